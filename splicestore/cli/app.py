@@ -1,0 +1,76 @@
+"""The application: command groups, and how errors end a run."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+import typer
+
+from splicestore.cli import export, ingest, inspect, learn, simulate, split
+from splicestore.errors import SpliceStoreError
+
+app = typer.Typer(
+    name="splicestore",
+    help="Many genomes in one chunked store: ingest, split by homology, train, predict, export.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+    epilog="Exit status: 0 ok, 2 usage, 3 input, configuration or a gate, 4 store, 5 storage or disk, 130/143 signals.",
+)
+app.command("simulate")(simulate.simulate)
+app.add_typer(ingest.app, name="ingest")
+app.add_typer(split.app, name="split")
+app.command("train")(learn.train)
+app.command("evaluate")(learn.evaluate)
+app.command("predict")(learn.predict)
+app.add_typer(export.app, name="export")
+app.command("info")(inspect.info)
+app.command("ls")(inspect.ls)
+app.command("explain")(inspect.explain)
+
+
+@app.callback()
+def common(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is done, on stderr."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Errors only."),
+) -> None:
+    """Set up logging for every command."""
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit status."""
+    arguments = list(arguments)
+    show_traceback = "--traceback" in arguments
+    arguments = [a for a in arguments if a != "--traceback"]
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except SpliceStoreError as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"splicestore: {error}", file=sys.stderr)
+        return error.exit_code
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("splicestore: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return int(result or 0)
+
+
+def _terminated(signal_number: int, frame: object) -> None:
+    print("splicestore: terminated; the same command goes on where it stopped", file=sys.stderr)
+    raise SystemExit(128 + signal_number)

@@ -1,0 +1,5 @@
+"""Genomes and their usage into a store: read, check, encode, publish."""
+
+from splicestore.ingest.genomes import GenomeReport, IngestOptions, ingest_genome, ingest_genomes, load_genomes_config
+
+__all__ = ["GenomeReport", "IngestOptions", "ingest_genome", "ingest_genomes", "load_genomes_config"]

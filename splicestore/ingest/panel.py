@@ -1,0 +1,461 @@
+"""From usage files to the counts of a panel: alpha and beta per site and condition, and how well they joined."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from splicestore.config import GenomeConfig, UsageFile
+from splicestore.errors import ConfigError, GateError, InputError, close_names
+from splicestore.ingest.tables import Contigs, GenomeTables
+from splicestore.kernels.joining import AMBIGUOUS, STRATA, BoundaryMatch, SiteIndex, join_rates, match_boundaries
+from splicestore.kernels.naming import natural_key
+from splicestore.kernels.sites import Sites, merge_sites
+from splicestore.kernels.usage import LEFT, RIGHT, junction_boundary_counts, sum_by_key
+from splicestore.readers.aliases import resolve_contigs
+from splicestore.readers.usage import JunctionCounts, SiteCounts, read_usage
+from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, KIND_DONOR, LedgerRow
+from splicestore.storage.columns import Column, ledger_columns
+
+Int64 = NDArray[np.int64]
+
+JOIN_GATE = 0.5
+"""A stratum in which fewer rows join than this says the coordinates are wrong."""
+JOIN_GATE_ROWS = 10
+"""Strata with less weight than this are only judged together."""
+_LEFT_SHIFT = {"spliser": -1, "splicevo": -2}
+"""Exon-boundary base of a left boundary: SpliSER writes the half-open boundary x -> base x - 1; SplicEvo's
+converted files write the first intron base counted from 1 -> x - 2. Right boundaries agree: base x."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinReport:
+    """How one file joined the sites."""
+
+    file: str
+    format: str
+    condition: str
+    convention: str
+    """spliser | splicevo | junction."""
+    declared: bool
+    rates: Mapping[tuple[str, str], tuple[float, float]]
+    n_rows: int
+
+    @property
+    def rate(self) -> float:
+        """Matched share over all strata."""
+        total = sum(t for _, t in self.rates.values())
+        return sum(m for m, _ in self.rates.values()) / total if total else 0.0
+
+    @property
+    def worst(self) -> float:
+        """Lowest matched share among the strata that are large enough, or over all where none is."""
+        shares = [m / t for m, t in self.rates.values() if t >= JOIN_GATE_ROWS]
+        return min([*shares, self.rate]) if shares else self.rate
+
+    def document(self) -> dict[str, object]:
+        """Spell the report for attributes and ``--json``; no paths, they are provenance."""
+        return {
+            "condition": self.condition,
+            "format": self.format,
+            "convention": self.convention,
+            "convention_declared": self.declared,
+            "n_rows": self.n_rows,
+            "join_rate": round(self.rate, 6),
+            "strata": {f"{k}{s}": [round(m, 3), round(t, 3)] for (k, s), (m, t) in self.rates.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Counts of one genome's panel, and what did not join."""
+
+    conditions: tuple[str, ...]
+    """Natural order."""
+    tissue: tuple[str, ...]
+    timepoint: tuple[str, ...]
+    estimator: tuple[str, ...]
+    alpha: NDArray[np.float32]
+    """(site, condition), NaN = not measured."""
+    beta: NDArray[np.float32]
+    joins: tuple[JoinReport, ...]
+    ledger: tuple[LedgerRow, ...]
+
+    def columns(self) -> list[Column]:
+        """Spell the condition table and ledger as small arrays (alpha and beta are written by shard)."""
+        return [
+            Column("condition_name", self.conditions, "condition", "string"),
+            Column("condition_tissue", self.tissue, "condition", "string"),
+            Column("condition_timepoint", self.timepoint, "condition", "string"),
+            Column("condition_estimator", self.estimator, "condition", "string"),
+            *ledger_columns(self.ledger),
+        ]
+
+
+@dataclass
+class _Unmatched:
+    """Distinct boundaries that joined no site, over all files of the panel."""
+
+    frames: list[pd.DataFrame] = field(default_factory=list)
+
+    def add(
+        self, contig: NDArray[np.object_], position: Int64, strand: NDArray[np.int8], reason: NDArray[np.object_]
+    ) -> None:
+        if len(position):
+            frame = pd.DataFrame({"contig": contig, "position": position, "strand": strand, "reason": reason})
+            self.frames.append(frame.groupby(list(frame.columns), sort=True).size().rename("count").reset_index())
+
+    def rows(self) -> list[LedgerRow]:
+        if not self.frames:
+            return []
+        keys = ["contig", "position", "strand", "reason"]
+        table = pd.concat(self.frames).groupby(keys, sort=True)["count"].sum().reset_index()
+        signs = {1: "+", -1: "-", 0: "."}
+        return [
+            LedgerRow("usage_site", f"{c}:{p}:{signs[int(s)]}", str(r), "", int(n))
+            for c, p, s, r, n in zip(
+                table["contig"], table["position"], table["strand"], table["reason"], table["count"], strict=True
+            )
+        ]
+
+
+def read_panel_files(
+    files: Sequence[UsageFile], storage_options: Mapping[str, object] | None = None
+) -> Iterable[tuple[UsageFile, SiteCounts | JunctionCounts]]:
+    """Read the panel's files one after another."""
+    for usage in files:
+        yield usage, read_usage(usage.file, usage.format, storage_options=storage_options)
+
+
+def observed_sites(config: GenomeConfig, files: Sequence[UsageFile], contigs: Contigs) -> Sites | None:
+    """Sites that junction reads support, summed over all files, from ``observed_sites`` reads on."""
+    if config.observed_sites is None:
+        return None
+    ends: list[tuple[Int64, NDArray[np.int8], NDArray[np.uint8], NDArray[np.float64]]] = []
+    for _, counts in read_panel_files(files):
+        if isinstance(counts, JunctionCounts):
+            offset, length, _ = _place(counts.contig, contigs)
+            inside = (offset >= 0) & (counts.strand != 0) & (counts.start > 0) & (counts.end < length)
+            strand, reads = counts.strand[inside], counts.reads[inside]
+            start, end = (offset + counts.start)[inside], (offset + counts.end)[inside]
+            left_kind = np.where(strand > 0, KIND_DONOR, KIND_ACCEPTOR).astype(np.uint8)
+            ends.append((start - 1, strand, left_kind, reads))
+            ends.append((end, strand, (KIND_BOTH - left_kind).astype(np.uint8), reads))
+    if not ends:
+        return None
+    position, strand, kind, reads = (np.concatenate(parts) for parts in zip(*ends, strict=True))
+    (position, strand, kind), total = sum_by_key((position, strand, kind), reads)
+    seen = total >= config.observed_sites
+    return merge_sites(position[seen], strand[seen], kind[seen], np.full(int(seen.sum()), -1, dtype=np.int32))
+
+
+def build_panel(
+    tables: GenomeTables,
+    config: GenomeConfig,
+    files: Sequence[UsageFile],
+    missing: Sequence[UsageFile],
+    *,
+    check_gate: bool,
+) -> Panel:
+    """Join every file to the sites and sum the counts of each condition.
+
+    Parameters
+    ----------
+    tables
+        The genome's sites.
+    files
+        Files that exist; ``missing`` are optional ones that do not (ledger).
+    check_gate
+        Refuse files whose join rate says that their coordinates are wrong.
+
+    Raises
+    ------
+    GateError
+        If fewer than half of a class's rows on a strand join, with what would join.
+    ConfigError
+        If a condition mixes estimators without ``mix_estimators``.
+    """
+    conditions = sorted({f.condition_id for f in files}, key=natural_key)
+    by_condition: dict[str, list[UsageFile]] = defaultdict(list)
+    for usage in files:
+        by_condition[usage.condition_id].append(usage)
+    n_sites = len(tables.sites)
+    alpha = np.full((n_sites, len(conditions)), np.nan, dtype=np.float32)
+    beta = np.full((n_sites, len(conditions)), np.nan, dtype=np.float32)
+    index = SiteIndex.build(tables.sites.position, tables.sites.strand, tables.sites.kind)
+    unmatched, joins, estimators = _Unmatched(), [], []
+    for column, name in enumerate(conditions):
+        column_alpha, column_beta, reports, estimator = _condition(
+            by_condition[name], tables, index, config, unmatched, check_gate
+        )
+        alpha[:, column], beta[:, column] = column_alpha, column_beta
+        joins += reports
+        estimators.append(estimator)
+    ledger = [LedgerRow("usage_file", u.condition_id, "missing_usage_file", u.file.rsplit("/", 1)[-1]) for u in missing]
+    ledger += _mask_two_sided(tables, alpha, beta) + unmatched.rows()
+    first = {name: by_condition[name][0] for name in conditions}
+    return Panel(
+        conditions=tuple(conditions),
+        tissue=tuple(first[c].tissue or "" for c in conditions),
+        timepoint=tuple(first[c].timepoint or "" for c in conditions),
+        estimator=tuple(estimators),
+        alpha=alpha,
+        beta=beta,
+        joins=tuple(joins),
+        ledger=tuple(ledger),
+    )
+
+
+def _mask_two_sided(tables: GenomeTables, alpha: NDArray[np.float32], beta: NDArray[np.float32]) -> list[LedgerRow]:
+    """A base that is donor and acceptor at once has two boundaries; their counts cannot share one row."""
+    rows = []
+    for site in np.flatnonzero(tables.sites.kind == KIND_BOTH):
+        if not np.isnan(alpha[site]).all():
+            contig = int(np.searchsorted(tables.contigs.offset, tables.sites.position[site], side="right")) - 1
+            place = int(tables.sites.position[site] - tables.contigs.offset[contig])
+            sign = "+" if tables.sites.strand[site] > 0 else "-"
+            rows.append(LedgerRow("usage_site", f"{tables.contigs.names[contig]}:{place}:{sign}", "donor_and_acceptor"))
+        alpha[site] = beta[site] = np.nan
+    return rows
+
+
+def _condition(
+    files: Sequence[UsageFile],
+    tables: GenomeTables,
+    index: SiteIndex,
+    config: GenomeConfig,
+    unmatched: _Unmatched,
+    check_gate: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], list[JoinReport], str]:
+    """Sum the counts of one condition's files."""
+    n_sites = len(index.key)
+    alpha, beta, measured = np.zeros(n_sites), np.zeros(n_sites), np.zeros(n_sites, dtype=bool)
+    reports, junctions, estimators = [], [], set()
+    for usage, counts in read_panel_files(files):
+        if isinstance(counts, SiteCounts):
+            estimators.add("spliser")
+            report = _add_site_counts(usage, counts, tables, index, (alpha, beta, measured), unmatched, check_gate)
+        else:
+            estimators.add("junction")
+            placed, report = _place_junctions(usage, counts, tables, index, unmatched)
+            junctions.append(placed)
+        if check_gate:
+            check_join_gate(report, usage, index)
+        reports.append(report)
+    if len(estimators) > 1 and not config.mix_estimators:
+        raise ConfigError(
+            f"genome {config.genome_id}, condition {files[0].condition_id}: mixes SpliSER tables (alpha, beta1, beta2) with "
+            "junction counts (no beta1); give them different conditions, or set `mix_estimators: true`"
+        )
+    if junctions:
+        _add_junctions(junctions, index, (alpha, beta, measured))
+    for counts_of in (alpha, beta):
+        counts_of[~measured] = np.nan
+    return alpha.astype(np.float32), beta.astype(np.float32), reports, "+".join(sorted(estimators))
+
+
+def _place(names: NDArray[np.object_], contigs: Contigs) -> tuple[Int64, Int64, NDArray[np.bool_]]:
+    """Offset and length of each row's contig; offset -1 where the genome has no such contig."""
+    codes, spelled = pd.factorize(names)
+    resolved, _ = resolve_contigs([str(s) for s in spelled], list(contigs.names), contigs.aliases)
+    row = {name: i for i, name in enumerate(contigs.names)}
+    contig = np.array([row[resolved[str(s)]] if str(s) in resolved else -1 for s in spelled], dtype=np.int64)[codes]
+    known = contig >= 0
+    if not len(contigs.length):
+        return np.full(len(names), -1, dtype=np.int64), np.zeros(len(names), dtype=np.int64), known
+    return np.where(known, contigs.offset[contig], -1), np.where(known, contigs.length[contig], 0), known
+
+
+def _bases(position: Int64, shift: int, offset: Int64, length: Int64) -> Int64:
+    """Absolute base of a contig position plus a shift; -1 where it falls off the contig."""
+    base = position + shift
+    return np.where((offset >= 0) & (base >= 0) & (base < length), offset + base, -1)
+
+
+def _match_sites(
+    counts: SiteCounts, offset: Int64, length: Int64, index: SiteIndex, convention: str, shift: int = 0
+) -> BoundaryMatch:
+    left = _bases(counts.position, _LEFT_SHIFT[convention] + shift, offset, length)
+    right = _bases(counts.position, shift, offset, length)
+    return match_boundaries(index, left, right, counts.side, counts.strand)
+
+
+def _add_site_counts(
+    usage: UsageFile,
+    counts: SiteCounts,
+    tables: GenomeTables,
+    index: SiteIndex,
+    sums: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]],
+    unmatched: _Unmatched,
+    check_gate: bool,
+) -> JoinReport:
+    counts = _one_sample(usage, counts)
+    offset, length, known = _place(counts.contig, tables.contigs)
+    declared = usage.convention != "auto"
+    weight = np.ones(len(counts.position))
+    tried = {}
+    for convention in [usage.convention] if declared else ["spliser", "splicevo"]:
+        match = _match_sites(counts, offset, length, index, convention)
+        rates = join_rates(match, weight)
+        report = JoinReport(usage.file, "spliser", usage.condition_id, convention, declared, rates, len(weight))
+        tried[convention] = (report, match)
+    report, match = max(tried.values(), key=lambda pair: pair[0].worst)
+    if check_gate and not _passes(report):
+        hint = _shift_hint(counts, offset, length, index)
+        raise GateError(_gate_message(report, usage) + hint)
+    hit = match.row >= 0
+    alpha, beta, measured = sums
+    np.add.at(alpha, match.row[hit], counts.alpha[hit])
+    np.add.at(beta, match.row[hit], counts.beta[hit])
+    measured[match.row[hit]] = True
+    reason = np.where(
+        ~known, "unknown_contig", np.where(match.row == AMBIGUOUS, "ambiguous_boundary", "unknown_site")
+    ).astype(object)
+    unmatched.add(counts.contig[~hit], counts.position[~hit], counts.strand[~hit], reason[~hit])
+    return report
+
+
+def _one_sample(usage: UsageFile, counts: SiteCounts) -> SiteCounts:
+    """Keep one sample of a combined file where the configuration names it."""
+    if usage.sample is None or len(counts.sample_names) <= 1:
+        return counts
+    if usage.sample not in counts.sample_names:
+        raise InputError(
+            f"{usage.file}: has no sample {usage.sample!r}; {close_names(usage.sample, counts.sample_names)}"
+        )
+    rows = counts.sample == counts.sample_names.index(usage.sample)
+    return SiteCounts(
+        contig=counts.contig[rows],
+        position=counts.position[rows],
+        strand=counts.strand[rows],
+        side=counts.side[rows],
+        alpha=counts.alpha[rows],
+        beta=counts.beta[rows],
+        sample=counts.sample[rows],
+        sample_names=counts.sample_names,
+        gene=None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Junctions:
+    offset: Int64
+    start: Int64
+    end: Int64
+    strand: NDArray[np.int8]
+    reads: NDArray[np.float64]
+
+
+def _place_junctions(
+    usage: UsageFile, counts: JunctionCounts, tables: GenomeTables, index: SiteIndex, unmatched: _Unmatched
+) -> tuple[_Junctions, JoinReport]:
+    """Resolve contigs and missing strands, and measure the join (by reads) of both ends."""
+    offset, length, known = _place(counts.contig, tables.contigs)
+    left, right = _bases(counts.start, -1, offset, length), _bases(counts.end, 0, offset, length)
+    strand = _resolve_strand(index, left, right, counts.strand)
+    n = len(strand)
+    side = np.repeat(np.array([LEFT, RIGHT], dtype=np.int8), n)
+    off = np.full(n, -1, dtype=np.int64)
+    match = match_boundaries(
+        index, np.concatenate((left, off)), np.concatenate((off, right)), side, np.concatenate((strand, strand))
+    )
+    report = JoinReport(
+        usage.file,
+        "junction",
+        usage.condition_id,
+        "junction",
+        True,
+        join_rates(match, np.concatenate((counts.reads,) * 2)),
+        n,
+    )
+    missed = match.row < 0
+    reason = np.where(~known, "unknown_contig", np.where(strand == 0, "no_strand", "unknown_site")).astype(object)
+    names = np.concatenate((counts.contig, counts.contig))
+    positions = np.concatenate((counts.start, counts.end))
+    unmatched.add(
+        names[missed], positions[missed], np.concatenate((strand,) * 2)[missed], np.concatenate((reason,) * 2)[missed]
+    )
+    usable = known & (strand != 0)
+    return _Junctions(
+        offset[usable], counts.start[usable], counts.end[usable], strand[usable], counts.reads[usable]
+    ), report
+
+
+def _resolve_strand(index: SiteIndex, left: Int64, right: Int64, strand: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Give an unstranded junction the strand on which more of its ends are sites; 0 where neither wins."""
+    score = np.zeros(len(strand), dtype=np.int64)
+    for sign in (1, -1):
+        for base, side in ((left, LEFT), (right, RIGHT)):
+            score += sign * ((index.find(base, sign, side) >= 0) & (base >= 0))
+    return np.where(strand == 0, np.sign(score), strand).astype(np.int8)
+
+
+def _add_junctions(
+    parts: Sequence[_Junctions],
+    index: SiteIndex,
+    sums: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]],
+) -> None:
+    """Count a condition's junctions together: a site skipped in one sample has its partners in another."""
+    offset, start, end, strand, reads = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("offset", "start", "end", "strand", "reads")
+    )
+    counts = junction_boundary_counts(offset, start, end, strand, reads)
+    base = counts.contig + counts.position - (counts.side == LEFT)
+    row = np.where(counts.side == LEFT, index.find(base, counts.strand, LEFT), index.find(base, counts.strand, RIGHT))
+    hit = row >= 0
+    alpha, beta, measured = sums
+    np.add.at(alpha, row[hit], counts.alpha[hit])
+    np.add.at(beta, row[hit], counts.beta[hit])
+    measured[row[hit]] = True
+
+
+def check_join_gate(report: JoinReport, usage: UsageFile, index: SiteIndex) -> None:
+    """Refuse a file whose rows do not lie on sites."""
+    if report.n_rows and not _passes(report):
+        raise GateError(
+            _gate_message(report, usage)
+            + (
+                "; the genome has no splice sites: give it an annotation, or set `observed_sites`"
+                if len(index.key) == 0
+                else ""
+            )
+        )
+
+
+def _passes(report: JoinReport) -> bool:
+    return report.n_rows == 0 or report.worst >= JOIN_GATE
+
+
+def _gate_message(report: JoinReport, usage: UsageFile) -> str:
+    unit = "reads" if report.convention == "junction" else "rows"
+    strata = ", ".join(f"{k}{s} {m:.0f} of {t:.0f}" for (k, s), (m, t) in report.rates.items())
+    return (
+        f"{usage.file}: only {report.rate:.0%} of its {unit} lie on splice sites of the annotation ({strata}; convention "
+        f"{report.convention}, allowed from {JOIN_GATE:.0%} in every class and strand): the coordinates are probably off or "
+        "of another assembly; --override-gates keeps what joins"
+    )
+
+
+def _shift_hint(counts: SiteCounts, offset: Int64, length: Int64, index: SiteIndex) -> str:
+    """Say which shift or convention would join, if one would."""
+    best = ("", 0.0)
+    for convention in ("spliser", "splicevo"):
+        for shift in (-2, -1, 0, 1, 2):
+            match = _match_sites(counts, offset, length, index, convention, shift)
+            rates = join_rates(match, np.ones(len(counts.position)))
+            report = JoinReport("", "spliser", "", convention, False, rates, len(counts.position))
+            if report.worst > best[1] and report.worst >= JOIN_GATE:
+                moved = f"and all positions moved by {shift:+d}" if shift else "as it stands"
+                best = (f"; with convention {convention} {moved}, {report.rate:.0%} would join: the file is off by "
+                        f"{'its convention' if not shift else f'{abs(shift)} bp'}", report.worst)  # fmt: skip
+    return best[0]
+
+
+def strata_document(rates: Mapping[tuple[str, str], tuple[float, float]]) -> dict[str, list[float]]:
+    """Spell strata as ``donor+``, ``acceptor-``."""
+    return {f"{k}{s}": list(rates[k, s]) for k, s in STRATA}

@@ -1,0 +1,222 @@
+"""Cutting windows out of blocks that are in memory: bases, labels and usage of a whole batch per call.
+
+Positions are absolute bases. A window on the minus strand comes out reverse-complemented, its labels and usage
+positions mirrored; bases outside the window's contig are N, centre positions outside it carry label 255, whatever
+the neighbouring contig has there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from splicestore.kernels.sequence import N_CODE as _N_CODE
+from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, LABEL_ACCEPTOR, LABEL_DONOR, LABEL_IGNORE
+
+Int64 = NDArray[np.int64]
+
+# Typed, so that the compiled code stores bytes and computes no int64 in between.
+_N, _LAST_BASE = np.uint8(_N_CODE), np.uint8(3)
+_ACCEPTOR, _BOTH = np.uint8(KIND_ACCEPTOR), np.uint8(KIND_BOTH)
+_LABEL_ACCEPTOR, _LABEL_DONOR, _IGNORE = np.uint8(LABEL_ACCEPTOR), np.uint8(LABEL_DONOR), np.uint8(LABEL_IGNORE)
+
+
+class WindowRows(NamedTuple):
+    """Windows to cut, one row each; all arrays (B,)."""
+
+    slot: Int64
+    """Slot of the live block where the window's input starts."""
+    genome: NDArray[np.int16]
+    start: Int64
+    """First base of the centre; may lie before the contig."""
+    strand: NDArray[np.int8]
+    contig_start: Int64
+    contig_end: Int64
+
+
+class LiveBases(NamedTuple):
+    """Bases of the live blocks."""
+
+    codes: NDArray[np.uint8]
+    """(slot, base): each block from the left."""
+    first_base: Int64
+    """(slot,) the first base a slot holds."""
+    last_base: Int64
+    """(slot,) one past the last."""
+
+
+class LiveSites(NamedTuple):
+    """Splice sites of the live blocks: ragged segments of common columns, sorted by (position, strand)."""
+
+    first: Int64
+    """(slot,) first row of a slot in the site columns."""
+    n_sites: Int64
+    """(slot,)"""
+    position: Int64
+    strand: NDArray[np.int8]
+    kind: NDArray[np.uint8]
+    measured: NDArray[np.int32]
+    """Row among the slot's measured sites, -1 where no chosen condition is measured."""
+
+
+class LiveUsage(NamedTuple):
+    """Counts of the measured sites of the live blocks; a slot's rows have its genome's own columns."""
+
+    first: Int64
+    """(slot,) first value of a slot in ``alpha`` and ``beta``."""
+    alpha: NDArray[np.float32]
+    beta: NDArray[np.float32]
+    n_columns: Int64
+    """(genome,) columns of a genome."""
+    column: NDArray[np.int32]
+    """(genome, condition): the genome's column of a condition, -1 where it has none."""
+
+
+class UsageRows(NamedTuple):
+    """Measured sites of a batch, sorted by (window, position)."""
+
+    window: NDArray[np.int32]
+    """(n,) row in the batch."""
+    position: NDArray[np.int32]
+    """(n,) position in the centre, in transcript orientation."""
+    alpha: NDArray[np.float32]
+    """(n, condition), NaN = not measured."""
+    beta: NDArray[np.float32]
+
+
+@njit(cache=True, nogil=True)
+def _cut_bases(rows, live, flank, out):  # type: ignore[no-untyped-def]
+    length = out.shape[1]
+    for b in range(out.shape[0]):
+        slot, begin = rows.slot[b], rows.start[b] - flank
+        low, high = max(begin, rows.contig_start[b]), min(begin + length, rows.contig_end[b])
+        if high <= low:
+            out[b, :] = _N
+            continue
+        source = live.codes[slot, low - live.first_base[slot] : high - live.first_base[slot]]
+        left, n = low - begin, high - low
+        if rows.strand[b] >= 0:
+            out[b, :left] = _N
+            out[b, left : left + n] = source
+            out[b, left + n :] = _N
+        else:
+            right = length - left - n
+            out[b, :right] = _N
+            for j in range(n):
+                code = source[n - 1 - j]
+                out[b, right + j] = code ^ _LAST_BASE if code <= _LAST_BASE else code
+            out[b, right + n :] = _N
+
+
+@njit(cache=True, nogil=True)
+def _site_range(sites, slot, low, high):  # type: ignore[no-untyped-def]
+    """Rows of a slot's sites with ``low <= position < high``."""
+    first = sites.first[slot]
+    positions = sites.position[first : first + sites.n_sites[slot]]
+    return first + np.searchsorted(positions, low), first + np.searchsorted(positions, high)
+
+
+@njit(cache=True, nogil=True)
+def _cut_labels(rows, sites, out, n_measured):  # type: ignore[no-untyped-def]
+    size = out.shape[1]
+    for b in range(out.shape[0]):
+        start, forward = rows.start[b], rows.strand[b] >= 0
+        low, high = max(start, rows.contig_start[b]), min(start + size, rows.contig_end[b])
+        if high <= low:
+            out[b, :] = _IGNORE
+            continue
+        # Mirrored, the stretch before the contig lies at the right end.
+        before, after = low - start, start + size - high
+        out[b, : (before if forward else after)] = _IGNORE
+        out[b, size - (after if forward else before) :] = _IGNORE
+        first, last = _site_range(sites, rows.slot[b], low, high)
+        for site in range(first, last):
+            if sites.strand[site] != rows.strand[b]:
+                continue
+            offset = sites.position[site] - start
+            kind = sites.kind[site]
+            label = _LABEL_ACCEPTOR if kind == _ACCEPTOR else _LABEL_DONOR
+            out[b, offset if forward else size - 1 - offset] = _IGNORE if kind == _BOTH else label
+            n_measured[b] += sites.measured[site] >= 0
+
+
+@njit(cache=True, nogil=True)
+def _cut_usage(rows, sites, usage, size, n_measured, out):  # type: ignore[no-untyped-def]
+    row = 0
+    for b in range(len(rows.start)):
+        if n_measured[b] == 0:
+            continue
+        start, forward, genome, slot = rows.start[b], rows.strand[b] >= 0, rows.genome[b], rows.slot[b]
+        low, high = max(start, rows.contig_start[b]), min(start + size, rows.contig_end[b])
+        first, last = _site_range(sites, slot, low, high)
+        width = usage.n_columns[genome]
+        for step in range(last - first):
+            site = first + step if forward else last - 1 - step
+            if sites.strand[site] != rows.strand[b] or sites.measured[site] < 0:
+                continue
+            offset = sites.position[site] - start
+            out.window[row] = b
+            out.position[row] = offset if forward else size - 1 - offset
+            values = usage.first[slot] + sites.measured[site] * width
+            for c in range(out.alpha.shape[1]):
+                column = usage.column[genome, c]
+                out.alpha[row, c] = usage.alpha[values + column] if column >= 0 else np.nan
+                out.beta[row, c] = usage.beta[values + column] if column >= 0 else np.nan
+            row += 1
+
+
+def cut_bases(rows: WindowRows, live: LiveBases, flank: int, length: int) -> NDArray[np.uint8]:
+    """Cut the inputs ``[start - flank, start - flank + length)``.
+
+    Returns
+    -------
+    sequence : (B, length) uint8
+        Codes 0..4 in transcript orientation.
+
+    Raises
+    ------
+    IndexError
+        If a window needs bases that its block does not hold.
+    """
+    low = np.maximum(rows.start - flank, rows.contig_start)
+    high = np.minimum(rows.start - flank + length, rows.contig_end)
+    outside = (high > low) & ((low < live.first_base[rows.slot]) | (high > live.last_base[rows.slot]))
+    # Compiled code does not check bounds: a wrong plan would read another block's bases in silence.
+    if outside.any():
+        b = int(outside.argmax())
+        raise IndexError(f"window {b} needs bases [{low[b]}, {high[b]}), beyond the block in slot {rows.slot[b]}")
+    out = np.empty((len(rows.start), length), dtype=np.uint8)
+    _cut_bases(rows, live, flank, out)
+    return out
+
+
+def cut_labels(rows: WindowRows, sites: LiveSites, window_size: int) -> tuple[NDArray[np.uint8], Int64]:
+    """Label the centres with the sites of each window's strand.
+
+    Returns
+    -------
+    label : (B, window_size) uint8
+        0 none, 1 acceptor, 2 donor, 255 outside the contig or both kinds; transcript orientation.
+    n_measured : (B,) int64
+        Measured sites of each window.
+    """
+    label = np.zeros((len(rows.start), window_size), dtype=np.uint8)
+    n_measured = np.zeros(len(rows.start), dtype=np.int64)
+    _cut_labels(rows, sites, label, n_measured)
+    return label, n_measured
+
+
+def cut_usage(rows: WindowRows, sites: LiveSites, usage: LiveUsage, window_size: int, n_measured: Int64) -> UsageRows:
+    """Collect the usage of the measured sites that ``cut_labels`` counted."""
+    shape: Any = (int(n_measured.sum()), usage.column.shape[1])
+    out = UsageRows(
+        window=np.empty(shape[0], dtype=np.int32),
+        position=np.empty(shape[0], dtype=np.int32),
+        alpha=np.empty(shape, dtype=np.float32),
+        beta=np.empty(shape, dtype=np.float32),
+    )
+    _cut_usage(rows, sites, usage, window_size, n_measured, out)
+    return out

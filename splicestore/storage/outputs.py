@@ -1,0 +1,73 @@
+"""Files and folders outside a store: written aside, renamed when whole."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from splicestore.errors import ConfigError
+from splicestore.storage.keys import io_errors, replace_file
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write a file whole: readers see the old or the new one.
+
+    Raises
+    ------
+    TransferError
+        If the disk is full or the folder cannot be written.
+    """
+    with io_errors(str(path), "writing"):
+        replace_file(Path(path), data)
+
+
+class OutputFolder:
+    """Files of a folder that is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def open_binary(self, name: str) -> Iterator[BinaryIO]:
+        """Open one file for writing; sub-folders are made."""
+        target = self._folder / name
+        with io_errors(str(target), "writing"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as stream:
+                yield stream
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one text file."""
+        with self.open_binary(name) as stream:
+            stream.write(text.encode("utf-8"))
+
+
+@contextmanager
+def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[OutputFolder]:
+    """Write a folder aside and rename it when the block ends without an error.
+
+    Raises
+    ------
+    ConfigError
+        If the folder exists and ``overwrite`` is off.
+    TransferError
+        If the disk is full.
+    """
+    target = Path(path)
+    if target.exists() and not overwrite and any(target.iterdir() if target.is_dir() else [target]):
+        raise ConfigError(f"{target}: exists already; name another folder, or add --overwrite")
+    aside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    with io_errors(str(target), "writing"):
+        aside.mkdir(parents=True)
+    try:
+        yield OutputFolder(aside)
+        with io_errors(str(target), "writing"):
+            if target.exists():
+                shutil.rmtree(target)
+            aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
