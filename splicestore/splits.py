@@ -105,9 +105,9 @@ class Split:
         """Open a genome at the pinned generation."""
         return Genome(self._root, genome_id, self.genome_generations[genome_id])
 
-    def _words(self, name: str) -> NDArray[np.object_]:
-        vocabulary = np.array(list(self._group[name].attrs["vocabulary"]), dtype=object)  # type: ignore[arg-type]
-        return vocabulary[self.array(name)]
+    def _words(self, name: str) -> NDArray[Any]:
+        words: Any = list(self._group[name].attrs["vocabulary"])  # type: ignore[arg-type]
+        return np.asarray(np.array(words, dtype=object)[self.array(name)])
 
     def to_pandas(self) -> pd.DataFrame:
         """Table of genome, contig, start, end, strand, subset, reason, genes; one row per window, ``window_id`` is the row.

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-import click
 import typer
 
 from splicestore.cli import export, ingest, inspect, learn, simulate, split
@@ -50,27 +49,24 @@ def run(arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     show_traceback = "--traceback" in arguments
     arguments = [a for a in arguments if a != "--traceback"]
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
     try:
-        result = app(args=arguments, standalone_mode=False)
+        app(args=arguments)
     except SpliceStoreError as error:
         if show_traceback:
             traceback.print_exc()
         print(f"splicestore: {error}", file=sys.stderr)
         return error.exit_code
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("splicestore: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         return 0
-    return int(result or 0)
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 1
+    return 0
 
 
-def _terminated(signal_number: int, frame: object) -> None:
-    print("splicestore: terminated; the same command goes on where it stopped", file=sys.stderr)
-    raise SystemExit(128 + signal_number)
+def _stopped(number: int, frame: object) -> None:
+    """End with 130 or 143: what is finished stays, the rest is redone."""
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    print(f"splicestore: {word}; the same command goes on where it stopped", file=sys.stderr)
+    raise SystemExit(128 + number)

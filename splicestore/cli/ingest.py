@@ -19,7 +19,10 @@ from splicestore.cli.output import (
 
 app = typer.Typer(help="Put genomes into a store.", no_args_is_help=True, rich_markup_mode=None)
 
-_READ_TIME = "--{name} is a read-time setting: bases, sites and counts are stored once; give it to `split windows`, `export splicevo` or `Genome.windows`"
+_READ_TIME = (
+    "--{name} is a read-time setting: bases, sites and counts are stored once; "
+    "give it to `split windows`, `export splicevo` or `Genome.windows`"
+)
 
 
 @app.callback()

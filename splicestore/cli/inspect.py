@@ -110,7 +110,6 @@ def _print_gene(found: dict[str, Any]) -> None:
     for s in found["splits"]:
         windows = ", ".join(f"{n} {subset}" for subset, n in s["windows"].items())
         reason = f" ({s['reason']})" if s["reason"] else ""
-        print(
-            f"  split     {s['split']}: {s['subset']}{reason}, component {s['component']} of {s['component_size']} genes; windows: {windows or 'none'}"
-        )
+        component = f"component {s['component']} of {s['component_size']} genes"
+        print(f"  split     {s['split']}: {s['subset']}{reason}, {component}; windows: {windows or 'none'}")
     print(f"  verdict   {found['verdict']}")

@@ -12,12 +12,10 @@ from typing import Any
 import typer
 
 STORE = typer.Argument(help="Path or URL of the store.", metavar="STORE")
-JSON = typer.Option(False, "--json", help="One JSON document on stdout.")
-SCHEDULER = typer.Option(
-    "sync", "--scheduler", help="sync | threads[:N] | processes:N | tcp://host:port | scheduler.json"
-)
+JSON = typer.Option("--json", help="One JSON document on stdout.")
+SCHEDULER = typer.Option("--scheduler", help="sync | threads[:N] | processes:N | tcp://host:port | scheduler.json")
 STORAGE_OPTION = typer.Option(
-    [], "--storage-option", metavar="KEY=VALUE", help="Passed to the storage library; repeatable."
+    "--storage-option", metavar="KEY=VALUE", help="Passed to the storage library; repeatable."
 )
 
 

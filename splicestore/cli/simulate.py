@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,13 +22,16 @@ def simulate(
     """Simulate related genomes with genes, splice usage that depends on motifs, orthologs, and the truth."""
     from splicestore.simulate import SimulateOptions, simulate_study
 
+    if annotation_format not in ("gtf", "gff3"):
+        raise typer.BadParameter(f"--annotation-format {annotation_format!r}: gtf or gff3")
+    wanted: Any = annotation_format
     options = SimulateOptions(
         genomes=genomes,
         megabases=megabases,
         genes=genes,
         conditions=conditions,
         seed=seed,
-        annotation_format=annotation_format,
+        annotation_format=wanted,
     )
     study = simulate_study(out, options)
     if as_json:

@@ -246,7 +246,7 @@ class _Inputs:
 def _collect_inputs(genome: GenomeConfig, options: IngestOptions) -> _Inputs:
     files = list(genome.usage)
     if genome.samples is not None:
-        files += read_sample_sheet(genome.samples)
+        files += read_sample_sheet(genome.samples, genome_id=genome.genome_id)
     present = [u for u in files if not u.optional or input_exists(u.file)]
     named = [("fasta", genome.fasta), ("annotation", genome.annotation), ("aliases", genome.aliases)]
     return _Inputs(

@@ -45,6 +45,10 @@ class JoinReport:
     declared: bool
     rates: Mapping[tuple[str, str], tuple[float, float]]
     n_rows: int
+    judged: Mapping[tuple[str, str], tuple[float, float]] | None = None
+    """Strata that the gate looks at, where they are not ``rates``. Of junctions: those with at least one end on a
+    site. A junction of a gene that is not annotated misses with both ends and says nothing about coordinates; a
+    shifted end misses alone."""
 
     @property
     def rate(self) -> float:
@@ -55,7 +59,7 @@ class JoinReport:
     @property
     def worst(self) -> float:
         """Lowest matched share among the strata that are large enough, or over all where none is."""
-        shares = [m / t for m, t in self.rates.values() if t >= JOIN_GATE_ROWS]
+        shares = [m / t for m, t in (self.judged or self.rates).values() if t >= JOIN_GATE_ROWS]
         return min([*shares, self.rate]) if shares else self.rate
 
     def document(self) -> dict[str, object]:
@@ -364,14 +368,18 @@ def _place_junctions(
     match = match_boundaries(
         index, np.concatenate((left, off)), np.concatenate((off, right)), side, np.concatenate((strand, strand))
     )
+    reads = np.concatenate((counts.reads, counts.reads))
+    hit = match.row >= 0
+    anchored = np.tile(hit[:n] | hit[n:], 2)
     report = JoinReport(
         usage.file,
         "junction",
         usage.condition_id,
         "junction",
         True,
-        join_rates(match, np.concatenate((counts.reads,) * 2)),
+        join_rates(match, reads),
         n,
+        judged=join_rates(match, reads * anchored),
     )
     missed = match.row < 0
     reason = np.where(~known, "unknown_contig", np.where(strand == 0, "no_strand", "unknown_site")).astype(object)
@@ -432,12 +440,13 @@ def _passes(report: JoinReport) -> bool:
 
 
 def _gate_message(report: JoinReport, usage: UsageFile) -> str:
-    unit = "reads" if report.convention == "junction" else "rows"
-    strata = ", ".join(f"{k}{s} {m:.0f} of {t:.0f}" for (k, s), (m, t) in report.rates.items())
+    is_junction = report.convention == "junction"
+    strata = ", ".join(f"{k}{s} {m:.0f} of {t:.0f}" for (k, s), (m, t) in (report.judged or report.rates).items())
     return (
-        f"{usage.file}: only {report.rate:.0%} of its {unit} lie on splice sites of the annotation ({strata}; convention "
-        f"{report.convention}, allowed from {JOIN_GATE:.0%} in every class and strand): the coordinates are probably off or "
-        "of another assembly; --override-gates keeps what joins"
+        f"{usage.file}: {report.rate:.0%} of its {'reads' if is_junction else 'rows'} lie on splice sites of the annotation; "
+        f"by class and strand{', of junctions with an end on a site' if is_junction else ''}: {strata} (convention "
+        f"{report.convention}, allowed from {JOIN_GATE:.0%} in each): the coordinates are probably off or of another assembly; "
+        "--override-gates keeps what joins"
     )
 
 

@@ -75,6 +75,16 @@ class LiveUsage(NamedTuple):
     """(genome, condition): the genome's column of a condition, -1 where it has none."""
 
 
+class SitesFound(NamedTuple):
+    """Where the sites of the windows' centres lie in the columns of ``LiveSites``; all arrays (B,)."""
+
+    first: Int64
+    last: Int64
+    """One past the last row."""
+    n_measured: Int64
+    """How many of them lie on the window's strand and are measured."""
+
+
 class UsageRows(NamedTuple):
     """Measured sites of a batch, sorted by (window, position)."""
 
@@ -87,80 +97,91 @@ class UsageRows(NamedTuple):
     beta: NDArray[np.float32]
 
 
+# Three plain loops over whole rows, which numba compiles to vector code; assignments of slices become calls, and
+# signed indices that count down are checked for wrapping at every base: both are many times slower.
+
+
+@njit(cache=True, nogil=True)
+def _fill(row, value):  # type: ignore[no-untyped-def]
+    for j in range(len(row)):
+        row[j] = value
+
+
+@njit(cache=True, nogil=True)
+def _copy(source, row):  # type: ignore[no-untyped-def]
+    for j in range(len(row)):
+        row[j] = source[j]
+
+
+@njit(cache=True, nogil=True)
+def _copy_reverse_complement(source, row):  # type: ignore[no-untyped-def]
+    last = np.uint64(len(source) - 1)
+    for j in range(np.uint64(len(source))):
+        code = source[last - j]
+        row[j] = code ^ _LAST_BASE if code <= _LAST_BASE else code
+
+
 @njit(cache=True, nogil=True)
 def _cut_bases(rows, live, flank, out):  # type: ignore[no-untyped-def]
     length = out.shape[1]
     for b in range(out.shape[0]):
-        slot, begin = rows.slot[b], rows.start[b] - flank
+        slot, begin, row = rows.slot[b], rows.start[b] - flank, out[b]
         low, high = max(begin, rows.contig_start[b]), min(begin + length, rows.contig_end[b])
         if high <= low:
-            out[b, :] = _N
+            _fill(row, _N)
             continue
-        source = live.codes[slot, low - live.first_base[slot] : high - live.first_base[slot]]
-        left, n = low - begin, high - low
+        source = live.codes[slot][low - live.first_base[slot] : high - live.first_base[slot]]
+        # Mirrored, what the contig lacks on the right lies on the left.
+        left = low - begin if rows.strand[b] >= 0 else begin + length - high
+        right = left + high - low
+        _fill(row[:left], _N)
         if rows.strand[b] >= 0:
-            out[b, :left] = _N
-            out[b, left : left + n] = source
-            out[b, left + n :] = _N
+            _copy(source, row[left:right])
         else:
-            right = length - left - n
-            out[b, :right] = _N
-            for j in range(n):
-                code = source[n - 1 - j]
-                out[b, right + j] = code ^ _LAST_BASE if code <= _LAST_BASE else code
-            out[b, right + n :] = _N
+            _copy_reverse_complement(source, row[left:right])
+        _fill(row[right:], _N)
 
 
 @njit(cache=True, nogil=True)
-def _site_range(sites, slot, low, high):  # type: ignore[no-untyped-def]
-    """Rows of a slot's sites with ``low <= position < high``."""
-    first = sites.first[slot]
-    positions = sites.position[first : first + sites.n_sites[slot]]
-    return first + np.searchsorted(positions, low), first + np.searchsorted(positions, high)
-
-
-@njit(cache=True, nogil=True)
-def _cut_labels(rows, sites, out, n_measured):  # type: ignore[no-untyped-def]
+def _cut_labels(rows, sites, out, found):  # type: ignore[no-untyped-def]
     size = out.shape[1]
     for b in range(out.shape[0]):
-        start, forward = rows.start[b], rows.strand[b] >= 0
+        slot, start, forward = rows.slot[b], rows.start[b], rows.strand[b] >= 0
         low, high = max(start, rows.contig_start[b]), min(start + size, rows.contig_end[b])
         if high <= low:
-            out[b, :] = _IGNORE
+            _fill(out[b], _IGNORE)
             continue
-        # Mirrored, the stretch before the contig lies at the right end.
-        before, after = low - start, start + size - high
-        out[b, : (before if forward else after)] = _IGNORE
-        out[b, size - (after if forward else before) :] = _IGNORE
-        first, last = _site_range(sites, rows.slot[b], low, high)
-        for site in range(first, last):
-            if sites.strand[site] != rows.strand[b]:
-                continue
-            offset = sites.position[site] - start
-            kind = sites.kind[site]
-            label = _LABEL_ACCEPTOR if kind == _ACCEPTOR else _LABEL_DONOR
-            out[b, offset if forward else size - 1 - offset] = _IGNORE if kind == _BOTH else label
-            n_measured[b] += sites.measured[site] >= 0
+        left = low - start if forward else start + size - high
+        _fill(out[b][:left], _IGNORE)
+        _fill(out[b][left + high - low :], _IGNORE)
+        site, end = sites.first[slot], sites.first[slot] + sites.n_sites[slot]
+        site += np.searchsorted(sites.position[site:end], low)
+        found.first[b] = site
+        while site < end and sites.position[site] < high:
+            if sites.strand[site] == rows.strand[b]:
+                offset, kind = sites.position[site] - start, sites.kind[site]
+                label = _LABEL_ACCEPTOR if kind == _ACCEPTOR else _LABEL_DONOR
+                out[b, offset if forward else size - 1 - offset] = _IGNORE if kind == _BOTH else label
+                found.n_measured[b] += sites.measured[site] >= 0
+            site += 1
+        found.last[b] = site
 
 
 @njit(cache=True, nogil=True)
-def _cut_usage(rows, sites, usage, size, n_measured, out):  # type: ignore[no-untyped-def]
+def _cut_usage(rows, sites, usage, size, found, out):  # type: ignore[no-untyped-def]
     row = 0
     for b in range(len(rows.start)):
-        if n_measured[b] == 0:
+        if found.n_measured[b] == 0:
             continue
-        start, forward, genome, slot = rows.start[b], rows.strand[b] >= 0, rows.genome[b], rows.slot[b]
-        low, high = max(start, rows.contig_start[b]), min(start + size, rows.contig_end[b])
-        first, last = _site_range(sites, slot, low, high)
-        width = usage.n_columns[genome]
-        for step in range(last - first):
-            site = first + step if forward else last - 1 - step
+        start, forward, genome = rows.start[b], rows.strand[b] >= 0, rows.genome[b]
+        for step in range(found.last[b] - found.first[b]):
+            site = found.first[b] + step if forward else found.last[b] - 1 - step
             if sites.strand[site] != rows.strand[b] or sites.measured[site] < 0:
                 continue
             offset = sites.position[site] - start
             out.window[row] = b
             out.position[row] = offset if forward else size - 1 - offset
-            values = usage.first[slot] + sites.measured[site] * width
+            values = usage.first[rows.slot[b]] + sites.measured[site] * usage.n_columns[genome]
             for c in range(out.alpha.shape[1]):
                 column = usage.column[genome, c]
                 out.alpha[row, c] = usage.alpha[values + column] if column >= 0 else np.nan
@@ -193,30 +214,31 @@ def cut_bases(rows: WindowRows, live: LiveBases, flank: int, length: int) -> NDA
     return out
 
 
-def cut_labels(rows: WindowRows, sites: LiveSites, window_size: int) -> tuple[NDArray[np.uint8], Int64]:
+def cut_labels(rows: WindowRows, sites: LiveSites, window_size: int) -> tuple[NDArray[np.uint8], SitesFound]:
     """Label the centres with the sites of each window's strand.
 
     Returns
     -------
     label : (B, window_size) uint8
         0 none, 1 acceptor, 2 donor, 255 outside the contig or both kinds; transcript orientation.
-    n_measured : (B,) int64
-        Measured sites of each window.
+    found : SitesFound
+        The sites of either strand, for ``cut_usage``.
     """
-    label = np.zeros((len(rows.start), window_size), dtype=np.uint8)
-    n_measured = np.zeros(len(rows.start), dtype=np.int64)
-    _cut_labels(rows, sites, label, n_measured)
-    return label, n_measured
+    n = len(rows.start)
+    label = np.zeros((n, window_size), dtype=np.uint8)
+    found = SitesFound(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64))
+    _cut_labels(rows, sites, label, found)
+    return label, found
 
 
-def cut_usage(rows: WindowRows, sites: LiveSites, usage: LiveUsage, window_size: int, n_measured: Int64) -> UsageRows:
-    """Collect the usage of the measured sites that ``cut_labels`` counted."""
-    shape: Any = (int(n_measured.sum()), usage.column.shape[1])
+def cut_usage(rows: WindowRows, sites: LiveSites, usage: LiveUsage, window_size: int, found: SitesFound) -> UsageRows:
+    """Collect the usage of the measured sites that ``cut_labels`` found; windows with ``n_measured`` 0 have none."""
+    shape: Any = (int(found.n_measured.sum()), usage.column.shape[1])
     out = UsageRows(
         window=np.empty(shape[0], dtype=np.int32),
         position=np.empty(shape[0], dtype=np.int32),
         alpha=np.empty(shape, dtype=np.float32),
         beta=np.empty(shape, dtype=np.float32),
     )
-    _cut_usage(rows, sites, usage, window_size, n_measured, out)
+    _cut_usage(rows, sites, usage, window_size, found, out)
     return out

@@ -58,12 +58,12 @@ def tie_groups(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> TieGro
         raise ValueError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN and have no rank")
     values, n_true = np.unique(scores[truth], return_counts=True)
     ordered = np.sort(scores)
-    below = np.searchsorted(ordered, values, side="left")
-    up_to = np.searchsorted(ordered, values, side="right")
+    below = np.asarray(np.searchsorted(ordered, values, side="left"), dtype=np.int64)
+    up_to = np.asarray(np.searchsorted(ordered, values, side="right"), dtype=np.int64)
     return TieGroups(
         n_true=n_true[::-1].astype(np.int64),
-        n_equal=(up_to - below)[::-1].astype(np.int64),
-        n_above=(len(scores) - up_to)[::-1].astype(np.int64),
+        n_equal=np.subtract(up_to, below)[::-1],
+        n_above=np.subtract(len(scores), up_to)[::-1],
         n_positions=len(scores),
     )
 
@@ -101,8 +101,8 @@ def score_bins(scores: NDArray[np.floating]) -> NDArray[np.uint16]:
     """
     # Adding 0 turns -0.0, whose bits differ from those of 0.0, into 0.0.
     bits = (np.clip(scores, -_LARGEST_FLOAT16, _LARGEST_FLOAT16).astype(np.float16) + np.float16(0)).view(np.uint16)
-    negative = bits >= 0x8000
-    return np.where(negative, ~bits, bits | np.uint16(0x8000)).astype(np.uint16)
+    ordered: NDArray[np.uint16] = np.where(bits >= 0x8000, ~bits, bits | np.uint16(0x8000))
+    return ordered
 
 
 def average_precision(groups: TieGroups) -> float | None:
@@ -168,7 +168,8 @@ def average_ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return ((last - counts + 1 + last) / 2)[inverse]
+    ranks: NDArray[np.float64] = ((last - counts + 1 + last) / 2)[inverse]
+    return ranks
 
 
 def pearson(x: NDArray[np.floating], y: NDArray[np.floating]) -> float | None:

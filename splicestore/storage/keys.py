@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,8 +19,8 @@ from typing import Any
 
 import fsspec
 import zarr.storage
-from zarr.abc.store import Store as ZarrStore
 from fsspec.implementations.local import LocalFileSystem
+from zarr.abc.store import Store as ZarrStore
 
 from splicestore.errors import StoreError, TransferError
 
@@ -153,6 +153,13 @@ class StoreRoot:
             return int(self.filesystem.size(self.path(key)))
         except FileNotFoundError:
             return None
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects of an unfinished generation; those that do not exist are passed over."""
+        for key in keys:
+            if self.size(key) is not None:
+                with io_errors(self.url_of(key), "removing"):
+                    self.filesystem.rm_file(self.path(key))
 
     def children(self, prefix: str) -> list[str]:
         """Names directly below a prefix, sorted."""

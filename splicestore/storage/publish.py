@@ -228,7 +228,13 @@ class Publication:
             data = np.asarray(list(values), dtype=np.dtypes.StringDType())
         if data.size:
             with io_errors(self.root.url_of(f"{self.base}/{spec.name}"), "writing"):
-                self._arrays[spec.name][box] = data
+                try:
+                    self._arrays[spec.name][box] = data
+                except (ValueError, RuntimeError):
+                    # zarr decodes the shard it is about to replace; one that an earlier run left damaged
+                    # must not stand in the way of its own repair.
+                    self.root.remove([f"{self.base}/{key}" for key in _unit_keys(spec, box)])
+                    self._arrays[spec.name][box] = data
 
     def finalise(self, parts: Iterable[str], attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Steps 4 to 6: check every part against a listing, write the manifest, mark complete, consolidate.
@@ -251,10 +257,9 @@ class Publication:
             "provenance": self.provenance,
         }
         self.root.put(f"{self.base}/manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        # Status and consolidated metadata in one PUT: a kill between two would leave a complete group that
+        # opens slowly and with a warning, and that no later run touches again.
         self.root.put(f"{self.base}/zarr.json", metadata["zarr.json"])
-        self.root.put(
-            f"{self.base}/zarr.json", self._metadata_documents(STATUS_COMPLETE, consolidated=True)["zarr.json"]
-        )
         return manifest
 
     def switch(self) -> bool:
@@ -308,7 +313,7 @@ class Publication:
             f"the store is damaged or was written by another release, run `splicestore verify {self.root.url}`"
         )
 
-    def _metadata_documents(self, status: str, *, consolidated: bool = False) -> dict[str, bytes]:
+    def _metadata_documents(self, status: str) -> dict[str, bytes]:
         """Let zarr spell the metadata in memory, so that storage decides how each document is written."""
         ours = {
             "format": FORMAT_VERSION,
@@ -323,7 +328,7 @@ class Publication:
             group = zarr.create_group(store=memory, zarr_format=3, attributes={"splicestore": ours})
             for spec in self.specs:
                 create_array(group, spec)
-            if consolidated:
+            if status == STATUS_COMPLETE:
                 zarr.consolidate_metadata(memory, zarr_format=3)
         return {key: value.to_bytes() for key, value in documents.items() if key.endswith("zarr.json")}
 

@@ -157,6 +157,7 @@ def parse_gtf_rows(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], di
     """GTF: exon and CDS rows name their transcript and gene; a transcript or gene row may carry a bare id."""
     pieces: dict[str, dict[str, Any]] = {}
     gene_rows: dict[str, dict[str, Any]] = {}
+    written: dict[str, tuple[int, int]] = {}
     for row in rows:
         attributes = gtf_attributes(row["attributes"])
         if row["type"] == "gene":
@@ -164,39 +165,59 @@ def parse_gtf_rows(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], di
             gene_rows[gene_id] = {key: row[key] for key in ("contig", "strand", "start", "end")}
             continue
         kind = row["type"].lower()
+        if kind == "transcript":
+            written[attributes.get("transcript_id", row["attributes"])] = (row["start"], row["end"])
         if "transcript_id" not in attributes or (kind != "exon" and kind not in FALLBACK_EXON_TYPES):
             continue
         add_piece(pieces, attributes["transcript_id"], attributes["gene_id"], row)
-    return finish_transcripts(pieces), gene_rows
+    return finish_transcripts(pieces, written), gene_rows
 
 
 def parse_gff3_rows(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """GFF3: a transcript is a feature with a Parent of its own and exon, CDS or UTR children; its Parent is the gene.
+    """GFF3: whatever exon, CDS or UTR rows name as Parent is a transcript; the gene feature above it is its gene.
 
-    A feature without Parent whose CDS hang on it directly (S288C transposable elements) is no transcript and no gene.
+    Every feature of a gene type is a gene, with or without transcripts. Pieces that hang on a gene itself are one
+    transcript of the gene's name, unless the gene has transcripts. A transcript without Parent is its own gene.
     """
     features: dict[str, dict[str, Any]] = {}
+    gene_rows: dict[str, dict[str, Any]] = {}
     for row in rows:
         attributes = gff3_attributes(row["attributes"])
         row["parents"] = attributes.get("Parent", [])
         if "ID" in attributes:
             features.setdefault(attributes["ID"][0], row)
+            if is_gene_type(row["type"]):
+                name = strip_prefix(attributes["ID"][0])
+                gene_rows[name] = {key: row[key] for key in ("contig", "strand", "start", "end")}
+    of_pieces = {
+        parent
+        for row in rows
+        if row["type"].lower() == "exon" or row["type"].lower() in FALLBACK_EXON_TYPES
+        for parent in row["parents"]
+    }
+    with_transcripts = {
+        parent for name, row in features.items() if name in of_pieces for parent in row["parents"]
+    }
     pieces: dict[str, dict[str, Any]] = {}
-    gene_rows: dict[str, dict[str, Any]] = {}
+    written: dict[str, tuple[int, int]] = {}
     for row in rows:
         kind = row["type"].lower()
         if kind != "exon" and kind not in FALLBACK_EXON_TYPES:
             continue
         for parent in row["parents"]:
-            if parent not in features or not features[parent]["parents"]:
+            if parent not in features or parent in with_transcripts:
                 continue
-            gene = features[parent]["parents"][0]
-            add_piece(pieces, strip_prefix(parent), strip_prefix(gene), row)
-            if gene in features:
-                gene_rows[strip_prefix(gene)] = {
-                    key: features[gene][key] for key in ("contig", "strand", "start", "end")
-                }
-    return finish_transcripts(pieces), gene_rows
+            feature = features[parent]
+            gene = (feature["parents"] or [parent])[0]
+            name = strip_prefix(parent)
+            written[name] = (feature["start"], feature["end"])
+            add_piece(pieces, name, strip_prefix(gene), row)
+    return finish_transcripts(pieces, written), gene_rows
+
+
+def is_gene_type(feature_type: str) -> bool:
+    """Gene, pseudogene and all that ends in _gene (tRNA_gene, transposable_element_gene)."""
+    return feature_type.lower() in ("gene", "pseudogene") or feature_type.lower().endswith("_gene")
 
 
 def add_piece(pieces: dict[str, dict[str, Any]], transcript_id: str, gene_id: str, row: dict[str, Any]) -> None:
@@ -217,17 +238,23 @@ def add_piece(pieces: dict[str, dict[str, Any]], transcript_id: str, gene_id: st
     entry["exon" if row["type"].lower() == "exon" else "other"].append((row["start"], row["end"]))
 
 
-def finish_transcripts(pieces: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def finish_transcripts(
+    pieces: dict[str, dict[str, Any]], written: dict[str, tuple[int, int]]
+) -> list[dict[str, Any]]:
     """Exons are the exon rows; only where there is none, the union of CDS, UTR and codon rows.
 
-    A transcript that has nothing but start and stop codons keeps those; one without strand is left out.
+    A transcript that has nothing but start and stop codons keeps those; one without strand is left out. `row` is
+    the span that a transcript's own row gives it, where there is one.
     """
     transcripts = []
     for entry in pieces.values():
         if entry["strand"] == 0:
             continue
         exons = merge_pieces(entry["exon"] if entry["exon"] else entry["other"])
-        transcripts.append({key: entry[key] for key in ("id", "gene_id", "contig", "strand")} | {"exons": exons})
+        transcript = {key: entry[key] for key in ("id", "gene_id", "contig", "strand")} | {"exons": exons}
+        if entry["id"] in written:
+            transcript["row"] = written[entry["id"]]
+        transcripts.append(transcript)
     return transcripts
 
 
@@ -250,21 +277,19 @@ def intron_sites(intron: tuple[int, int], strand: int) -> dict[int, str]:
 
 
 def make_genes(transcripts: list[dict[str, Any]], gene_rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A gene spans its row and all exons of its transcripts; a gene without transcripts is not there."""
-    genes: dict[str, dict[str, Any]] = {}
+    """A gene spans its row and all exons of its transcripts.
+
+    A gene row without transcripts is a gene too. A gene without row spans its transcripts and their rows.
+    """
+    genes = {gene_id: dict(row) for gene_id, row in gene_rows.items()}
     for transcript in transcripts:
         gene_id = transcript["gene_id"]
-        start = min(exon[0] for exon in transcript["exons"])
-        end = max(exon[1] for exon in transcript["exons"])
-        if gene_id not in genes:
-            row = gene_rows.get(gene_id, {"start": start, "end": end})
-            genes[gene_id] = {
-                "contig": transcript["contig"],
-                "strand": transcript["strand"],
-                "start": row["start"],
-                "end": row["end"],
-            }
-        gene = genes[gene_id]
+        spans = list(transcript["exons"])
+        if gene_id not in gene_rows and "row" in transcript:
+            spans.append(transcript["row"])
+        start, end = min(span[0] for span in spans), max(span[1] for span in spans)
+        place = {"contig": transcript["contig"], "strand": transcript["strand"]}
+        gene = genes.setdefault(gene_id, {**place, "start": start, "end": end})
         if (gene["contig"], gene["strand"]) != (transcript["contig"], transcript["strand"]):
             raise ValueError(f"gene {gene_id} lies in two places")
         gene["start"] = min(gene["start"], start)
@@ -282,16 +307,17 @@ def make_genome(
 
     contigs {name: bases}; transcripts; genes {id: {contig, strand, start, end}}; introns, a set of (contig, start,
     end, strand); sites {(contig, position, strand): kinds}; site_genes {site: gene ids}; dropped, the ids of
-    transcripts that lie on no contig or beyond a contig's end.
+    transcripts, and dropped_genes, the ids of genes that lie on no contig or reach beyond a contig's end: such a gene
+    goes whole, with all its transcripts.
     """
-    kept = []
-    dropped = []
-    for transcript in transcripts or []:
-        length = len(contigs.get(transcript["contig"], ""))
-        if all(0 <= start < end <= length for start, end in transcript["exons"]):
-            kept.append(transcript)
-        else:
-            dropped.append(transcript["id"])
+    all_genes = make_genes(transcripts or [], gene_rows or {})
+    genes = {
+        gene_id: gene
+        for gene_id, gene in all_genes.items()
+        if gene["contig"] in contigs and 0 <= gene["start"] < gene["end"] <= len(contigs[gene["contig"]])
+    }
+    kept = [transcript for transcript in transcripts or [] if transcript["gene_id"] in genes]
+    dropped = [transcript["id"] for transcript in transcripts or [] if transcript["gene_id"] not in genes]
     introns: set[tuple[str, int, int, int]] = set()
     sites: dict[Site, set[str]] = {}
     site_genes: dict[Site, set[str]] = {}
@@ -306,11 +332,12 @@ def make_genome(
     return {
         "contigs": contigs,
         "transcripts": kept,
-        "genes": make_genes(kept, gene_rows or {}),
+        "genes": genes,
         "introns": introns,
         "sites": sites,
         "site_genes": site_genes,
         "dropped": dropped,
+        "dropped_genes": sorted(set(all_genes) - set(genes)),
     }
 
 

@@ -2,8 +2,8 @@
 
 A gene is (genome, gene_id), a window (genome, contig, start, end, strand) with the span of its centre. What is
 decided about a gene or window is (subset, reason): subset "train", "val", "test" or "excluded", reason "" unless
-excluded. Reasons: "conflict", "unassigned", "bridge" (genes and windows that meet only such genes), "guard-test",
-"guard-val" (windows).
+excluded. Reasons: "conflict", "unassigned", "bridges_subsets" (genes and windows that meet only such genes), "overlaps_test",
+"overlaps_val" (windows).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WindowKey = tuple[str, str, int, int, int]
 Decision = tuple[str, str]
 
 STRENGTH = ("test", "val", "train")
-REASON_ORDER = ("conflict", "unassigned", "bridge")
+REASON_ORDER = ("conflict", "unassigned", "bridges_subsets")
 GATE_MINIMUM = 200
 MAX_EXCLUDED_SHARE = 0.10
 MAX_COMPONENT_SHARE = 0.20
@@ -173,7 +173,7 @@ def extend(
     """--extend: old genes keep what they have, new genes inherit what the assigned members of their component have.
 
     No old member: `fresh` (what the split without OLD would say). One subset among the assigned old members: that.
-    Several: the component's new genes are excluded as "bridge"; they are the second answer, sorted. Only excluded
+    Several: the component's new genes are excluded as "bridges_subsets"; they are the second answer, sorted. Only excluded
     old members: the new genes are excluded with the reason of the smallest old member.
     """
     decisions: dict[Gene, Decision] = {}
@@ -189,7 +189,7 @@ def extend(
             elif len(subsets) == 1:
                 decisions[gene] = (next(iter(subsets)), "")
             elif len(subsets) > 1:
-                decisions[gene] = ("excluded", "bridge")
+                decisions[gene] = ("excluded", "bridges_subsets")
                 bridges.append(gene)
             else:
                 decisions[gene] = old[before[0]]
@@ -227,14 +227,14 @@ def window_decision(
     decisions: dict[Gene, Decision],
     mode: dict[str, Any],
 ) -> Decision:
-    """Before the guard: the strongest subset among the genes the centre meets; excluded only if all of them are."""
+    """Before the guard: the strongest of test > val > excluded > train among the genes the centre meets."""
     met = genes_of_window(window, gene_spans)
     if not met:
         return geneless_subset(window, mode), ""
-    subsets = {decisions[gene][0] for gene in met} - {"excluded"}
-    if subsets:
-        return strongest(subsets), ""
-    reasons = {decisions[gene][1] for gene in met}
+    subsets = {decisions[gene][0] for gene in met}
+    if "excluded" not in subsets or subsets & {"test", "val"}:
+        return strongest(subsets - {"excluded"}), ""
+    reasons = {decisions[gene][1] for gene in met if decisions[gene][0] == "excluded"}
     return "excluded", next(reason for reason in REASON_ORDER if reason in reasons)
 
 
@@ -262,7 +262,7 @@ def apply_guard(windows: list[WindowKey], before: list[Decision], context_size: 
         for subset in reversed(stronger):
             for other, other_subset in by_contig[window[:2]]:
                 if other_subset == subset and overlap(mine, (other[2] - reach, other[3] + reach)):
-                    after[row] = ("excluded", f"guard-{subset}")
+                    after[row] = ("excluded", f"overlaps_{subset}")
     return after
 
 

@@ -215,8 +215,8 @@ def test_cds_gaps_of_s288c_are_345_with_281_canonical_and_47_frameshifts(data_di
 def test_introns_of_the_yeasts(genome):
     s288c, cpg_1a = genome(S288C), genome(CPG_1A)
     motifs = [genome_oracle.intron_motif(cpg_1a["contigs"], intron) for intron in cpg_1a["introns"]]
-    assert (len(s288c["genes"]), len(s288c["introns"])) == (6600, 298)
-    assert (len(cpg_1a["genes"]), len(motifs)) == (5737, 383)
+    assert (len(s288c["genes"]), len(s288c["introns"])) == (7134, 298)
+    assert (len(cpg_1a["genes"]), len(motifs)) == (5751, 383)
     assert motifs.count("GT-AG") + motifs.count("GC-AG") == 383
 
 
@@ -227,8 +227,8 @@ def test_introns_of_the_yeasts(genome):
         (REFSEQ, 187, 211 - 184),
         (ENSEMBL, 127, 179 - 121),
         (AUGUSTUS, 154, None),
-        (S288C, 13570, 12165 - 11304),
-        (CPG_1A, 12841, None),
+        (S288C, 14158, 12165 - 11730),
+        (CPG_1A, 12865, 12129 - 11240),
     ],
     ids=["refseq", "ensembl", "augustus", "S288C", "CPG_1a"],
 )
@@ -351,7 +351,7 @@ def write(path: Path, rows: list[str]) -> Path:
     return path
 
 
-def test_gff3_needs_a_transcript_between_gene_and_cds(tmp_path):
+def test_gff3_takes_transcripts_first_and_pieces_of_the_gene_itself_where_it_has_none(tmp_path):
     path = write(
         tmp_path / "x.gff3",
         [
@@ -360,25 +360,39 @@ def test_gff3_needs_a_transcript_between_gene_and_cds(tmp_path):
             "c|s|gene|1|40|.|+|.|ID=gene:G1;Name=n",
             "c|s|mRNA|3|40|.|+|.|ID=transcript:T1;Parent=gene:G1",
             "c|s|CDS|20|30|.|+|0|Parent=transcript:T1",
+            "c|s|exon|34|36|.|+|0|Parent=gene:G1",
             "c|s|five_prime_UTR|3|4|.|+|.|Parent=transcript:T1",
             "c|s|three_prime_UTR|31|42|.|+|.|Parent=transcript:T1",
             "c|s|transposable_element_gene|60|90|.|-|.|ID=TE",
             "c|s|CDS|60|70|.|-|0|Parent=TE",
             "c|s|CDS|80|90|.|-|0|Parent=TE",
             "c|s|tRNA_gene|95|99|.|-|.|ID=t%28A%29",
+            "c|s|mRNA|50|58|.|+|.|ID=rna-T2",
+            "c|s|exon|51|58|.|+|.|Parent=rna-T2",
             "##FASTA",
             ">c",
             "ACGT",
         ],
     )
     transcripts, gene_rows = genome_oracle.parse_annotation(path)
+    def transcript(name, gene_id, strand, exons, row):
+        return {"id": name, "gene_id": gene_id, "contig": "c", "strand": strand, "exons": exons, "row": row}
+
     assert transcripts == [
-        {"id": "T1", "gene_id": "G1", "contig": "c", "strand": 1, "exons": [(2, 10), (19, 42)]},
+        transcript("T1", "G1", 1, [(2, 10), (19, 42)], (2, 40)),
+        transcript("TE", "TE", -1, [(59, 70), (79, 90)], (59, 90)),
+        transcript("T2", "T2", 1, [(50, 58)], (49, 58)),
     ]
-    assert gene_rows == {"G1": {"contig": "c", "strand": 1, "start": 0, "end": 40}}
+    rows = {
+        "G1": {"contig": "c", "strand": 1, "start": 0, "end": 40},
+        "TE": {"contig": "c", "strand": -1, "start": 59, "end": 90},
+        "t(A)": {"contig": "c", "strand": -1, "start": 94, "end": 99},
+    }
+    assert gene_rows == rows
     genome = genome_oracle.make_genome({"c": "A" * 100}, transcripts, gene_rows)
-    assert genome["genes"] == {"G1": {"contig": "c", "strand": 1, "start": 0, "end": 42}}
-    assert genome["introns"] == {("c", 10, 19, 1)}
+    widened = {**rows["G1"], "end": 42}
+    assert genome["genes"] == {**rows, "G1": widened, "T2": {"contig": "c", "strand": 1, "start": 49, "end": 58}}
+    assert genome["introns"] == {("c", 10, 19, 1), ("c", 70, 79, -1)}
 
 
 def test_gtf_takes_exons_before_cds_and_a_short_gap_is_no_intron(tmp_path):
@@ -492,8 +506,8 @@ def test_junction_usage_of_mrpl28(data_dir, genome):
     assert {position: found[("chr17", position, 1)] for position in GENES["ensembl plus, two transcripts"][3]} == {
         18910: (1709, 0),
         19617: (1709, 0),
-        19769: (1819 + 2, 0),
-        20318: (1819 + 25 + 10, 2 + 2),
+        19769: (1819 + 2 + 1, 0),  # the last one has no strand and one end on a site
+        20318: (1819 + 25 + 10, 2 + 2 + 1),
         20452: (2257 + 2 + 43, 0),
         20539: (2257, 2 + 43),
         20561: (43, 0),
@@ -541,7 +555,7 @@ def test_a_junction_of_the_other_strand_or_without_a_shared_end_is_no_competitor
     assert found[("c", 9, 1)] == (11, 3)
     # the acceptor's partners are 10 and 5: [5, 30) and [10, 25) leave one of them and pass 20
     assert found[("c", 20, 1)] == (10, 54)
-    assert found[("c", 99, 1)] == (0, 0)
+    assert found[("c", 99, 1)] == (None, None)
 
 
 def test_spliser_and_splicevo_rows_find_the_same_sites():
@@ -664,7 +678,7 @@ def test_guard_by_hand():
         table = split_oracle.window_table(windows, spans, decisions, MODE_1, context_size, guard)
         assert [subset for subset, _ in table] == plain
     table = split_oracle.window_table(windows, spans, decisions, MODE_1, 10, "centre")
-    assert [row for row, decision in enumerate(table) if decision == ("excluded", "guard-test")] == [3, 5]
+    assert [row for row, decision in enumerate(table) if decision == ("excluded", "overlaps_test")] == [3, 5]
     assert table[4] == ("test", "")
     table = split_oracle.window_table(windows, spans, decisions, MODE_1, 11, "centre")
     assert [row for row, decision in enumerate(table) if decision[0] == "excluded"] == [2, 3, 5, 6]
@@ -673,7 +687,7 @@ def test_guard_by_hand():
     assert table[9] == ("train", "")
     assert not split_oracle.leaks(windows, table, 10)
     counts = split_oracle.conservation(table)
-    assert counts == {"in": 10, "train": 5, "val": 0, "test": 1, "excluded": 4, "reasons": {"guard-test": 4}}
+    assert counts == {"in": 10, "train": 5, "val": 0, "test": 1, "excluded": 4, "reasons": {"overlaps_test": 4}}
 
 
 def test_guard_between_val_and_train_and_on_the_other_strand():
@@ -681,7 +695,7 @@ def test_guard_between_val_and_train_and_on_the_other_strand():
     spans = {A1: ("3", 0, 10), A2: ("3", 10, 20), A3: ("3", 20, 30)}
     decisions = {A1: ("train", ""), A2: ("val", ""), A3: ("test", "")}
     table = split_oracle.window_table(windows, spans, decisions, MODE_1, 1, "centre")
-    assert table == [("excluded", "guard-val"), ("excluded", "guard-test"), ("test", "")]
+    assert table == [("excluded", "overlaps_val"), ("excluded", "overlaps_test"), ("test", "")]
 
 
 def test_a_window_takes_the_strongest_of_its_genes_on_either_strand():
@@ -690,7 +704,9 @@ def test_a_window_takes_the_strongest_of_its_genes_on_either_strand():
     decisions = {A1: ("train", ""), A2: ("val", ""), A3: ("test", "")}
     assert split_oracle.window_decision(window, spans, decisions, MODE_1) == ("test", "")
     dropped = {A1: ("train", ""), A2: ("excluded", "conflict"), A3: ("excluded", "unassigned")}
-    assert split_oracle.window_decision(window, spans, dropped, MODE_1) == ("train", "")
+    assert split_oracle.window_decision(window, spans, dropped, MODE_1) == ("excluded", "conflict")
+    held_out = {**dropped, A1: ("val", "")}
+    assert split_oracle.window_decision(window, spans, held_out, MODE_1) == ("val", "")
     assert split_oracle.window_decision(("a", "3", 6, 9, 1), spans, dropped, MODE_1) == ("excluded", "conflict")
 
 
@@ -699,7 +715,7 @@ def test_extend_moves_nothing_and_lists_bridges():
     fresh = dict.fromkeys([A1, A2, A3, B1, B2, C1], ("val", ""))
     found = [{A1, A2, B1}, {A3, C1}, {B2}]
     decisions, bridges = split_oracle.extend(found, old, fresh)
-    assert decisions == {**old, B1: ("excluded", "bridge"), C1: ("excluded", "unassigned"), B2: ("val", "")}
+    assert decisions == {**old, B1: ("excluded", "bridges_subsets"), C1: ("excluded", "unassigned"), B2: ("val", "")}
     assert bridges == [B1]
     assert split_oracle.extend([{A1, B1}], {A1: ("test", "")}, fresh)[0][B1] == ("test", "")
 
@@ -707,7 +723,7 @@ def test_extend_moves_nothing_and_lists_bridges():
 def test_gates_fail_from_two_hundred_on():
     for n, verdict in ((199, "warns"), (200, "fails")):
         windows = [("a", "1", start, start + 1, 1) for start in range(n)]
-        table = [("excluded", "guard-test")] * 21 + [("train", "")] * (n - 21)
+        table = [("excluded", "overlaps_test")] * 21 + [("train", "")] * (n - 21)
         found = [{("a", str(gene)) for gene in range(41)}] + [{("a", str(gene))} for gene in range(41, n)]
         said = split_oracle.gates(windows, table, found, ("train",))
         assert said == [("component", verdict), ("excluded", verdict)]

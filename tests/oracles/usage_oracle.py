@@ -27,25 +27,34 @@ def site_boundaries(site: Site, kinds: set[str]) -> list[tuple[str, int]]:
     return boundaries
 
 
-def junction_counts(junctions: list[Junction], sites: dict[Site, set[str]]) -> dict[Site, tuple[float, float]]:
+def junction_counts(junctions: list[Junction], sites: dict[Site, set[str]]) -> dict[Site, Counts]:
     """alpha and beta2Simple of every site from junctions (contig, intron start, intron end, strand, reads).
 
-    alpha: reads of junctions that use the site. beta2Simple: reads of junctions of the same strand that strictly
-    span the site's boundary and have one end that is a partner of the site. A junction counts once for a site.
-    A site that no junction touches has 0 and 0: the sample was looked at. Junctions without strand say nothing.
+    Give the junctions of all files of a condition together. alpha: reads of junctions that use the site. beta2Simple:
+    reads of junctions of the same strand that strictly span the site's boundary and have one end that is a partner of
+    the site. A site that no junction uses is not measured: (None, None); nor is a base that is donor and acceptor.
     """
     merged: dict[tuple[str, int, int, int], float] = {}
     for contig, start, end, strand, reads in junctions:
-        if strand in (1, -1) and reads > 0:
-            key = (contig, start, end, strand)
+        settled = strand or strand_by_sites(contig, start, end, sites)
+        if settled and reads > 0:
+            key = (contig, start, end, settled)
             merged[key] = merged.get(key, 0.0) + reads
     by_strand: dict[tuple[str, int], list[tuple[int, int, float]]] = {}
     for (contig, start, end, strand), reads in merged.items():
         by_strand.setdefault((contig, strand), []).append((start, end, reads))
-    return {
-        site: counts_of_one_site(site_boundaries(site, kinds), by_strand.get((site[0], site[2]), []))
-        for site, kinds in sites.items()
-    }
+    found: dict[Site, Counts] = {}
+    for site, kinds in sites.items():
+        alpha, beta = counts_of_one_site(site_boundaries(site, kinds), by_strand.get((site[0], site[2]), []))
+        found[site] = (alpha, beta) if alpha > 0 and len(kinds) == 1 else (None, None)
+    return found
+
+
+def strand_by_sites(contig: str, start: int, end: int, sites: dict[Site, set[str]]) -> int:
+    """Strand on which more ends of the intron [start, end) are sites of the right kind; 0 where neither wins."""
+    plus = ("donor" in sites.get((contig, start - 1, 1), ())) + ("acceptor" in sites.get((contig, end, 1), ()))
+    minus = ("acceptor" in sites.get((contig, start - 1, -1), ())) + ("donor" in sites.get((contig, end, -1), ()))
+    return (plus > minus) - (plus < minus)
 
 
 def counts_of_one_site(
@@ -129,11 +138,14 @@ def join_spliser(
 
 
 def sum_samples(samples: list[dict[Site, tuple[float, float]]], sites: dict[Site, set[str]]) -> dict[Site, Counts]:
-    """Counts of a condition: sums over the samples that measured the site; None where no sample did."""
+    """Counts of a condition: sums over the samples that measured the site; None where no sample did.
+
+    A base that is donor and acceptor has two boundaries: its counts cannot share a row and are None.
+    """
     total: dict[Site, Counts] = {}
-    for site in sites:
+    for site, kinds in sites.items():
         measured = [sample[site] for sample in samples if site in sample]
-        if measured:
+        if measured and len(kinds) == 1:
             total[site] = (sum(alpha for alpha, _ in measured), sum(beta for _, beta in measured))
         else:
             total[site] = (None, None)

@@ -71,11 +71,13 @@ def windows(
 ) -> list[Window]:
     """All windows, each interval once, sorted by contig order, start, strand (-1 before +1).
 
-    `geneless` adds the + strand grid cells that no gene body meets on either strand.
+    `geneless` adds the + strand grid cells that no gene body meets on either strand. Whole contigs are always cut from
+    their first base: only short genes are padded.
     """
     places = set()
+    whole_contigs = region == "genome" or not genome["genes"]
     for contig, start, end, strand in regions(genome, region):
-        tile = grid_starts if anchor == "grid" else region_starts
+        tile = grid_starts if anchor == "grid" or whole_contigs else region_starts
         for window_start in tile(start, end, window_size):
             if window_start < len(genome["contigs"][contig]):
                 places.add((contig, window_start, strand))
@@ -110,14 +112,26 @@ def link_genes(genome: Genome, places: set[tuple[str, int, int]], window_size: i
 
 
 def input_sequence(
-    genome: Genome, window: Window, window_size: int, context_size: int, *, minus: str = "reverse_complement"
+    genome: Genome,
+    window: Window,
+    window_size: int,
+    context_size: int,
+    *,
+    minus: str = "reverse_complement",
+    flank: str = "genome",
 ) -> str:
     """Bases of [start - K, start + W + K), N off the contig; a - window reverse-complemented.
 
-    minus="complement" (SplicEvo) complements a - window without turning it round.
+    minus="complement" (SplicEvo) complements a - window without turning it round. flank="N" (SpliceAI) shows only bases
+    of the window's genes, all others are N.
     """
     contig, start, strand = window[:3]
     bases = genome["contigs"][contig]
+    if flank == "N":
+        spans = [(genome["genes"][gene]["start"], genome["genes"][gene]["end"]) for gene in window[3]]
+        bases = "".join(
+            base if any(low <= position < high for low, high in spans) else "N" for position, base in enumerate(bases)
+        )
     text = "".join(
         bases[position] if 0 <= position < len(bases) else "N"
         for position in range(start - context_size, start + window_size + context_size)
@@ -140,15 +154,21 @@ def labels(
     *,
     minus: str = "reverse_complement",
     codes: dict[str, int] | None = None,
+    both: str = "mask",
 ) -> list[int]:
-    """0 none, 1 acceptor, 2 donor for all sites of the window's strand; 255 off the contig and where a base is both."""
+    """0 none, 1 acceptor, 2 donor for all sites of the window's strand; 255 off the contig and where a base is both.
+
+    both="donor" or "acceptor" gives a base that is both the code of that kind instead.
+    """
     codes = codes or LABEL_CODES
     contig, _, strand = window[:3]
     found = []
     for position in centre_positions(window, window_size, minus=minus):
         kinds = genome["sites"].get((contig, position, strand), set())
-        if not 0 <= position < len(genome["contigs"][contig]) or len(kinds) == 2:
+        if not 0 <= position < len(genome["contigs"][contig]):
             found.append(IGNORE)
+        elif len(kinds) == 2:
+            found.append(IGNORE if both == "mask" else codes[both])
         elif kinds:
             found.append(codes[next(iter(kinds))])
         else:

@@ -1,0 +1,181 @@
+"""Windows per second of one process, beside a batched gather from dense float32 arrays and a bare copy.
+
+All arms deliver the same windows in the same order, from a warm page cache, in one process with one torch thread:
+
+- ``tokens_usage``: ``WindowStream`` as numpy batches: codes, labels, ragged usage; blocks are read and decompressed anew
+- ``one_hot_f32``: the same stream as tensors, expanded to float32 one-hot on the host
+- ``gather_f32``: rows of the float32 one-hot and label files that ``export splicevo --preset splicestore`` wrote, a whole
+  batch per call; no usage, whose dense rows would outweigh all else
+- ``memcpy_f32``: one batch of float32 one-hot copied to a buffer over and over, so it stays in the caches: a floor
+
+Contents are compared before anything is timed. Ratios are of windows per CPU second, reading threads included.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import (
+    Case,
+    Run,
+    Target,
+    command_line,
+    interleave,
+    measure,
+    median,
+    paired_ratio,
+    parse_arguments,
+    report,
+    run_process,
+    scratch_folder,
+    simulated_study,
+)
+
+WINDOW, CONTEXT, BATCH = 1_000, 450, 256
+INPUT = WINDOW + 2 * CONTEXT
+
+
+def prepare(cache: Path, scratch: Path, quick: bool) -> tuple[Path, Path]:
+    """Publish a split genome and export it densely."""
+    study = simulated_study(cache, genomes=1, megabases=2 if quick else 10, genes=80 if quick else 400, conditions=4)
+    store, dense = scratch / "store", scratch / "dense"
+    run_process(command_line("ingest", "genomes", store, study / "genomes.json"))
+    sizes = ("--window-size", str(WINDOW), "--context-size", str(CONTEXT))
+    run_process(
+        command_line("split", "windows", store, "bench", "--orthology", study / "orthologs.tsv", "--reference-genome", "sim1",
+                     "--test-chromosomes", "chr2", *sizes, "--override-gates")
+    )  # fmt: skip
+    run_process(command_line("export", "splicevo", store, dense, "--genome", "sim1", "--preset", "splicestore", *sizes))
+    return store, dense / "sim1"
+
+
+@dataclass
+class Arms:
+    """The arms over ``epochs`` epochs of one stream."""
+
+    store: Path
+    dense: Path
+    epochs: int
+
+    def __post_init__(self) -> None:
+        import numpy as np
+        import torch
+
+        import splicestore
+
+        torch.set_num_threads(1)
+        opened = splicestore.open_store(str(self.store))
+        # The export has windows with genes only.
+        self.stream = splicestore.WindowStream(opened, split="bench", batch_size=BATCH, geneless=0.0, seed=1)
+        self.table = opened.splits["bench"].to_pandas()
+        summary = json.loads((self.dense / "summary.json").read_text())["arrays"]
+        self.sequences, self.labels = (
+            np.memmap(self.dense / f"{name}.mmap", mode="r", dtype=summary[name]["dtype"], shape=tuple(summary[name]["shape"]))
+            for name in ("sequences", "labels")
+        )
+        ids = [batch.window_id for batch in self.stream.numpy_batches()]
+        self.rows = [self.dense_rows(window_id) for window_id in ids]
+        self.n_windows = self.epochs * sum(map(len, ids))
+
+    def dense_rows(self, window_id):  # type: ignore[no-untyped-def]
+        """Rows of the export that hold these windows of the split."""
+        import pandas as pd
+
+        if not hasattr(self, "_row"):
+            exported = pd.read_csv(self.dense / "metadata.csv", dtype={"chromosome": str})
+            keys = zip(exported["chromosome"], exported["window_start"], exported["strand"], strict=True)
+            self._row = {key: row for row, key in enumerate(keys)}
+        rows = self.table.iloc[window_id]
+        return [self._row[key] for key in zip(rows["contig"], rows["start"], rows["strand"], strict=True)]
+
+    def check_equal(self) -> None:
+        """Compare every window of an epoch.
+
+        Raises
+        ------
+        SystemExit
+            If a batch differs.
+        """
+        import numpy as np
+
+        import splicestore
+
+        for step, (batch, rows) in enumerate(zip(self.stream, self.rows, strict=True)):
+            bases = splicestore.one_hot(batch, layout="NLC").numpy()
+            label = np.where(batch.label.numpy() == 255, 0, batch.label.numpy())
+            if not (np.array_equal(bases, self.sequences[rows]) and np.array_equal(label, self.labels[rows])):
+                raise SystemExit(f"step {step}: the stream and the dense export differ")
+
+    def tokens_usage(self) -> None:
+        """Read, cut, deliver numpy."""
+        for _ in range(self.epochs):
+            for batch in self.stream.numpy_batches():
+                assert batch.sequence.shape[1] == INPUT
+
+    def one_hot_f32(self) -> None:
+        """Read, cut, expand on the host."""
+        import splicestore
+
+        for _ in range(self.epochs):
+            for batch in self.stream:
+                assert splicestore.one_hot(batch).shape[2] == INPUT
+
+    def gather_f32(self) -> None:
+        """Gather rows of the dense files."""
+        for _ in range(self.epochs):
+            for rows in self.rows:
+                assert len(self.sequences[rows]) == len(self.labels[rows])
+
+    def memcpy_f32(self) -> None:
+        """Copy as many bytes of one-hot as the windows have."""
+        import numpy as np
+
+        source = np.array(self.sequences[:BATCH])
+        target = np.empty_like(source)
+        for _ in range(self.epochs):
+            for rows in self.rows:
+                np.copyto(target[: len(rows)], source[: len(rows)])
+
+
+def main() -> None:
+    arguments = parse_arguments(__doc__)
+    quick = arguments.quick
+    with scratch_folder() as scratch:
+        store, dense = prepare(arguments.cache, scratch, quick)
+        arms = Arms(store, dense, epochs=1 if quick else 5)
+        arms.check_equal()
+        names = ("tokens_usage", "one_hot_f32", "gather_f32", "memcpy_f32")
+        runs: dict[str, list[Run]] = interleave(
+            {name: (lambda work=getattr(arms, name): measure(work)) for name in names}, rounds=1 if quick else 7
+        )
+        statistics = arms.stream.statistics()
+    rate = {value: {name: arms.n_windows / median(runs[name], value) for name in names} for value in ("wall_s", "cpu_s")}
+    case = Case(
+        "one_process" if not quick else "one_process_quick",
+        {
+            "window_size": WINDOW,
+            "context_size": CONTEXT,
+            "batch_size": BATCH,
+            "n_conditions": len(arms.stream.condition_names),
+            "windows_per_arm": arms.n_windows,
+            "epochs_per_arm": arms.epochs,
+            "blocks": statistics["planned_blocks"] if "planned_blocks" in statistics else arms.stream.plan.n_blocks,
+        },
+        runs,
+        targets=(
+            Target("tokens_usage_over_gather_f32", paired_ratio(runs, "gather_f32", "tokens_usage"), 1.2, "x", at_least=True),
+            Target("tokens_usage_over_memcpy_f32", paired_ratio(runs, "memcpy_f32", "tokens_usage"), 0.6, "x", at_least=True),
+            Target("one_hot_f32_over_memcpy_f32", paired_ratio(runs, "memcpy_f32", "one_hot_f32"), 0.35, "x", at_least=True),
+        ),
+        figures={
+            **{f"{name}_windows_per_s": rate["wall_s"][name] for name in names},
+            **{f"{name}_windows_per_cpu_s": rate["cpu_s"][name] for name in names},
+        },
+    )
+    report("stream", [case], record=not quick)
+
+
+if __name__ == "__main__":
+    main()

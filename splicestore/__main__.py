@@ -1,0 +1,5 @@
+"""``python -m splicestore``."""
+
+from splicestore.cli import main
+
+main()

@@ -1,0 +1,172 @@
+"""``train``, ``evaluate``, ``predict``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from splicestore.cli.output import JSON, STORAGE_OPTION, STORE, print_json, print_table, progress_bar, storage_options
+
+SPLIT = typer.Argument(metavar="SPLIT", help="Name of the split.")
+CARD = typer.Argument(metavar="MODEL", help="The model's card.json.")
+DEVICE = typer.Option(help="cpu, cuda, cuda:1 ...; a GPU by default if there is one.")
+
+
+def train(
+    store: Annotated[str, STORE],
+    split: Annotated[str, SPLIT],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="YAML of training settings, see docs/how-to/train.md.")
+    ],
+    output: Annotated[str, typer.Option(help="Folder for checkpoint, model and card.")],
+    shuffled_labels: Annotated[bool, typer.Option(help="Control: nothing can be learned but prevalence.")] = False,
+    device: Annotated[str | None, DEVICE] = None,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Train the reference network on a split; the same command goes on where it stopped."""
+    from splicestore.memory import format_bytes
+    from splicestore.store import open_store
+    from splicestore.train import load_train_settings, train_on_split
+
+    settings = load_train_settings(config)
+    if shuffled_labels:
+        settings = settings.model_copy(update={"shuffled_labels": True})
+    opened = open_store(store, storage_options=storage_options(storage_option))
+    result = train_on_split(opened, split, settings, output, device=device, on_log=None if as_json else _log)
+    if as_json:
+        print_json(result.document())
+        return
+    print(
+        f"{result.step} steps in {result.seconds:.0f} s, {result.windows_per_second:.0f} windows/s, "
+        f"peak memory {format_bytes(result.observed_peak_bytes)}"
+    )
+    print(f"model: {output}/card.json    next: splicestore evaluate {store} {split} {output}/card.json")
+
+
+def _log(row: Mapping[str, float]) -> None:
+    print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), file=sys.stderr)
+
+
+def evaluate(
+    store: Annotated[str, STORE],
+    split: Annotated[str, SPLIT],
+    model: Annotated[str, CARD],
+    subset: Annotated[str, typer.Option(help="test | val | train")] = "test",
+    control: Annotated[str | None, typer.Option(help="Card of a model trained with --shuffled-labels.")] = None,
+    min_reads: Annotated[float, typer.Option(help="Sites with fewer reads do not count for usage.")] = 10,
+    device: Annotated[str | None, DEVICE] = None,
+    output: Annotated[str | None, typer.Option(help="Also write the JSON document here.")] = None,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Score held-out windows, beside a motif baseline: average precision, top-k accuracy, usage correlations."""
+    import json
+
+    from splicestore.cli.output import plain
+    from splicestore.models.card import load_model
+    from splicestore.storage.outputs import write_file
+    from splicestore.store import open_store
+    from splicestore.train import evaluate_on_split
+
+    target = device or _default_device()
+    opened = open_store(store, storage_options=storage_options(storage_option))
+    found = evaluate_on_split(
+        opened,
+        split,
+        load_model(model, device=target),
+        subset=subset,
+        control=load_model(control, device=target) if control else None,
+        min_reads=min_reads,
+    )
+    if output is not None:
+        write_file(output, json.dumps(plain(found.document()), indent=2).encode())
+    if as_json:
+        print_json(found.document())
+        return
+    print_metrics(found.document())
+
+
+def print_metrics(document: Mapping[str, Any]) -> None:
+    """Print the pooled metrics, one row per scorer and class, then usage."""
+    rows = []
+    for scorer, scores in document["scorers"].items():
+        for site_class, values in scores["sites"]["all"].items():
+            rows.append(
+                [
+                    scorer,
+                    site_class,
+                    values["average_precision"],
+                    values["top_k_accuracy"],
+                    values["n_true"],
+                    values["n_positions"],
+                ]
+            )
+    print_table(["scorer", "class", "average precision", "top-k accuracy", "sites", "positions"], rows)
+    usage = {name: scores["usage"]["pooled"] for name, scores in document["scorers"].items() if "usage" in scores}
+    if usage:
+        print()
+        print_table(
+            ["scorer", "SSE Spearman", "SSE Pearson", "measured"],
+            [[n, u["spearman"], u["pearson"], u["n"]] for n, u in usage.items()],
+        )
+
+
+def predict(
+    store: Annotated[str, STORE],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the predictions.")],
+    model: Annotated[str, typer.Option(help="The model's card.json.")],
+    split: Annotated[str | None, typer.Option(help="Genomes and windows of this split.")] = None,
+    subset: Annotated[str | None, typer.Option(help="With --split: only this subset.")] = None,
+    genome: Annotated[list[str], typer.Option("--genome", help="Only this genome; repeatable.")] = [],  # noqa: B006
+    region: Annotated[
+        list[str],
+        typer.Option("--region", help="GENOME:CONTIG:START-END, 0-based half-open, both strands; repeatable."),
+    ] = [],  # noqa: B006
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 32,
+    device: Annotated[str | None, DEVICE] = None,
+    force: Annotated[bool, typer.Option(help="Publish although another writer published meanwhile.")] = False,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Predict by position into the store: gene windows by default, or regions, or a subset of a split."""
+    from splicestore.memory import format_bytes
+    from splicestore.models.card import load_model
+    from splicestore.predict import PredictOptions, predict_windows
+    from splicestore.store import open_store
+
+    loaded = load_model(model, device=device or _default_device())
+    options = PredictOptions(
+        window_size=loaded.card.window_size,
+        context_size=loaded.card.context_size,
+        tasks=loaded.card.tasks,
+        model_name=loaded.card.name,
+        model_digest=loaded.card.digest,
+        genomes=tuple(genome),
+        split=split,
+        subset=subset,
+        regions=tuple(region),
+        batch_size=batch_size,
+        force=force,
+    )
+    opened = open_store(store, storage_options=storage_options(storage_option))
+    with progress_bar(as_json) as progress:
+        report = predict_windows(opened, name, loaded.window_scores, options, progress=progress)
+    if as_json:
+        print_json(report.document())
+        return
+    print_table(["genome", "windows"], [[g, n] for g, n in report.n_windows.items()])
+    print(f"predictions {report.name}, generation {report.generation} ({report.status}): {', '.join(report.tasks)}")
+    print(
+        f"peak memory {format_bytes(report.observed_peak_bytes)}; "
+        f"read them: open_store({store!r}).predictions[{name!r}].fetch(GENOME, CONTIG, START, END)"
+    )
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

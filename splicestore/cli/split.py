@@ -1,0 +1,100 @@
+"""``split``: windows into train, val and test, closed under homology."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from splicestore.cli.output import JSON, SCHEDULER, STORAGE_OPTION, STORE, print_json, print_table, storage_options
+
+app = typer.Typer(help="Split a store without copying it.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Split a store without copying it."""
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Parse ``1,3,5``."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+@app.command("windows")
+def windows(
+    store: Annotated[str, STORE],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the split.")],
+    orthology: Annotated[list[str], typer.Option(help="Table of orthologs or other homology; repeatable.")] = [],  # noqa: B006
+    orthology_format: Annotated[str, typer.Option(help="auto, or a format named in docs/how-to/split.md.")] = "auto",
+    reference_genome: Annotated[str | None, typer.Option(help="Whose chromosomes (or genes) decide.")] = None,
+    test_chromosomes: Annotated[str | None, typer.Option(help="Comma-separated, of the reference genome.")] = None,
+    val_chromosomes: Annotated[str | None, typer.Option(help="Comma-separated, of the reference genome.")] = None,
+    test_fraction: Annotated[float | None, typer.Option(help="Share of components, instead of chromosomes.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share of components, instead of chromosomes.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the hashes.")] = 0,
+    window_size: Annotated[int, typer.Option(min=1, help="bp with labels.")] = 1000,
+    context_size: Annotated[int, typer.Option(min=0, help="bp of input on each side.")] = 450,
+    guard: Annotated[str, typer.Option(help="centre | input | none")] = "centre",
+    conflict: Annotated[str, typer.Option(help="test | train | majority | drop")] = "test",
+    unassigned: Annotated[str, typer.Option(help="train | drop | hash: components without a reference gene")] = "train",
+    genome: Annotated[list[str], typer.Option("--genome", help="Only this genome; repeatable.")] = [],  # noqa: B006
+    extend: Annotated[
+        str | None, typer.Option(metavar="OLD", help="Keep every window of this split where it is.")
+    ] = None,
+    rebuild: Annotated[bool, typer.Option(help="With --extend: start afresh and list every move.")] = False,
+    override_gates: Annotated[bool, typer.Option(help="Publish although a gate refuses.")] = False,
+    force: Annotated[bool, typer.Option(help="Publish although another writer published meanwhile.")] = False,
+    scheduler: Annotated[str, SCHEDULER] = "sync",
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Split all windows of the store's genomes, by chromosomes of a reference genome or by fractions."""
+    from splicestore.split import HomologyInput, SplitOptions, split_windows
+    from splicestore.store import open_store
+
+    choices: dict[str, Any] = {"guard": guard, "conflict": conflict, "unassigned": unassigned}
+    options = SplitOptions(
+        window_size=window_size,
+        context_size=context_size,
+        reference_genome=reference_genome,
+        test_chromosomes=_names(test_chromosomes),
+        val_chromosomes=_names(val_chromosomes),
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        seed=seed,
+        override_gates=override_gates,
+        **choices,
+    )
+    report = split_windows(
+        open_store(store, storage_options=storage_options(storage_option)),
+        name,
+        options,
+        homology_url=[HomologyInput(url, format=orthology_format) for url in orthology],
+        genome_ids=genome or None,
+        extend=extend,
+        rebuild=rebuild,
+        scheduler=scheduler,
+        force=force,
+    )
+    document = report.as_dict()
+    if as_json:
+        print_json(document)
+        return
+    subsets = ("train", "val", "test", "excluded")
+    print_table(
+        ["", *subsets],
+        [
+            ["windows", *(document["windows"].get(s, 0) for s in subsets)],
+            ["genes", *(document["genes"].get(s, 0) for s in subsets)],
+        ],
+    )
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in document["reasons"].items() if n) or "none"
+    print(f"excluded by reason: {reasons}")
+    print(
+        f"components: {document['n_components']:,}, the largest with {document['largest_component_fraction']:.1%} of the genes"
+    )
+    print(f"leakage: {', '.join(f'{k} {v}' for k, v in document['leakage'].items() if isinstance(v, int))}")
+    for warning in document.get("warnings", []):
+        typer.echo(f"warning: {warning}", err=True)
+    print(f"split {name}, generation {document['generation']}; where is a gene? `splicestore explain {store} GENE`")

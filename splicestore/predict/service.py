@@ -1,0 +1,305 @@
+"""``predict``: run a model over windows of stored genomes and publish what it says, by position.
+
+Output is ``(strand, base, task)`` float16 per genome, in shards of 1 MiB of bases; only shards that hold a
+window are written, everything else is absent and reads as NaN. One shard is one partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splicestore.errors import ConfigError, InputError, close_names
+from splicestore.genome import Genome
+from splicestore.kernels.intervals import merge_intervals
+from splicestore.memory import observed_peak_bytes
+from splicestore.predictions import STRANDS, array_name
+from splicestore.schema import BLOCK_BASES, SUBSET_NAMES, ArraySpec, Plan, check_name
+from splicestore.storage import Publication
+from splicestore.storage.columns import Column, write_columns
+from splicestore.windows import WindowSet
+
+if TYPE_CHECKING:
+    from splicestore.store import Store
+
+PREDICT_ENCODER = 1
+PREDICTION_CHUNK = 131_072
+
+WindowScores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Model on a batch: (window, input) uint8 codes in transcript orientation -> (window, position, task) float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """What to predict."""
+
+    window_size: int
+    context_size: int
+    tasks: tuple[str, ...]
+    model_name: str
+    model_digest: str
+    """sha256 of the checkpoint."""
+    genomes: tuple[str, ...] = ()
+    """All genomes of the store (or of the split) by default."""
+    split: str | None = None
+    subset: str | None = None
+    """With a split: only windows of this subset."""
+    regions: tuple[str, ...] = ()
+    """``genome:contig:start-end`` (0-based half-open), both strands; gene windows on their own strand by default."""
+    batch_size: int = 32
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PredictReport:
+    """What was predicted."""
+
+    name: str
+    generation: str
+    status: str
+    n_windows: Mapping[str, int]
+    tasks: tuple[str, ...]
+    observed_peak_bytes: int
+
+    def document(self) -> dict[str, Any]:
+        """Spell the report for ``--json``."""
+        return {
+            "name": self.name,
+            "generation": self.generation,
+            "status": self.status,
+            "windows": dict(self.n_windows),
+            "tasks": list(self.tasks),
+            "observed_peak_bytes": self.observed_peak_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _GenomeWindows:
+    """The windows of one genome that will be predicted, sorted by start."""
+
+    genome: Genome
+    windows: WindowSet
+
+    def shards(self) -> NDArray[np.int64]:
+        """Shards that hold a base of any window."""
+        first, last = self.spans()
+        touched = np.concatenate((first // BLOCK_BASES, (last - 1) // BLOCK_BASES))
+        return np.unique(touched)
+
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Absolute centres, clipped to their contigs."""
+        offset = self.genome.contig_offset[self.windows.contig]
+        end = offset + self.genome.contig_length[self.windows.contig]
+        return np.maximum(self.windows.start, offset), np.minimum(self.windows.start + self.windows.window_size, end)
+
+
+def predict_windows(
+    store: Store,
+    name: str,
+    scores: WindowScores,
+    options: PredictOptions,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PredictReport:
+    """Predict and publish; killed and started again, it goes on at the first shard that is not there.
+
+    Raises
+    ------
+    ConfigError, InputError
+        If a genome, contig, split or subset is unknown, or nothing is left to predict.
+    """
+    check_name(name, "prediction name")
+    chosen = [_chosen_windows(store, genome_id, options) for genome_id in _genome_ids(store, options)]
+    chosen = [c for c in chosen if len(c.windows)]
+    if not chosen:
+        raise InputError(f"{store.url}: no window to predict with these genomes, regions and subset")
+    publication = _publication(store, name, chosen, options)
+    n_windows = {c.genome.genome_id: len(c.windows) for c in chosen}
+    if publication.is_complete():
+        switched = publication.switch()
+        return PredictReport(
+            name,
+            publication.generation,
+            "published" if switched else "unchanged",
+            n_windows,
+            options.tasks,
+            observed_peak_bytes(),
+        )
+    publication.begin()
+    parts = ["tables"]
+    for one in chosen:
+        shards = one.shards()
+        for done, shard in enumerate(shards.tolist()):
+            part = f"{one.genome.genome_id}-{shard:05d}"
+            parts.append(part)
+            if not publication.has_part(part):
+                _write_shard(publication, part, one, shard, scores, options)
+            if progress is not None:
+                progress(one.genome.genome_id, done + 1, len(shards))
+    writer = publication.partition("tables")
+    write_columns(writer, _region_columns(chosen))
+    writer.close()
+    publication.finalise(parts)
+    publication.switch()
+    return PredictReport(name, publication.generation, "published", n_windows, options.tasks, observed_peak_bytes())
+
+
+def _genome_ids(store: Store, options: PredictOptions) -> list[str]:
+    available = list(store.splits[options.split].genome_ids) if options.split else list(store.genomes)
+    named = sorted({r.split(":", 1)[0] for r in options.regions})
+    wanted = list(options.genomes) or named or available
+    for genome_id in wanted:
+        if genome_id not in available:
+            raise ConfigError(
+                f"no genome {genome_id!r} in {options.split or store.url}; {close_names(genome_id, available)}"
+            )
+    return wanted
+
+
+def _chosen_windows(store: Store, genome_id: str, options: PredictOptions) -> _GenomeWindows:
+    if options.split is not None:
+        view = store.splits[options.split]
+        genome = view.genome(genome_id)
+        if (options.window_size, options.context_size > view.context_size) != (view.window_size, False):
+            raise ConfigError(
+                f"the model has windows of {options.window_size} + 2 x {options.context_size} bp, split {view.name} of "
+                f"{view.window_size} with a guarded context of {view.context_size}: "
+                "predict with --split needs the same window and no more context"
+            )
+        windows = genome.windows(options.window_size, options.context_size, geneless=True)
+        rows = view.window_genome == view.genome_ids.index(genome_id)
+        keep = view.window_has_gene[rows]
+        if options.subset is not None:
+            if options.subset not in SUBSET_NAMES:
+                raise ConfigError(f"no subset {options.subset!r}; {close_names(options.subset, SUBSET_NAMES)}")
+            keep &= view.window_subset[rows] == SUBSET_NAMES.index(options.subset)
+        return _GenomeWindows(genome, windows.take(np.flatnonzero(keep)))
+    genome = store.genomes[genome_id]
+    mine = [r for r in options.regions if r.split(":", 1)[0] == genome_id]
+    if not options.regions:
+        return _GenomeWindows(genome, genome.windows(options.window_size, options.context_size))
+    whole = genome.windows(options.window_size, options.context_size, region="genome")
+    return _GenomeWindows(genome, whole.take(np.flatnonzero(_in_regions(genome, whole, mine))))
+
+
+def _in_regions(genome: Genome, windows: WindowSet, regions: Sequence[str]) -> NDArray[np.bool_]:
+    keep = np.zeros(len(windows), dtype=bool)
+    for region in regions:
+        contig, start, end = parse_region(region)
+        row = genome.contig_row(contig)
+        low = windows.start - genome.contig_offset[row]
+        keep |= (windows.contig == row) & (low < end) & (low + windows.window_size > start)
+    return keep
+
+
+def parse_region(text: str) -> tuple[str, int, int]:
+    """Parse ``genome:contig:start-end`` into (contig, start, end), 0-based half-open.
+
+    Raises
+    ------
+    InputError
+        If it is spelled otherwise.
+    """
+    try:
+        _, contig, span = text.rsplit(":", 2)
+        start, end = (int(p.replace(",", "")) for p in span.split("-"))
+    except ValueError as error:
+        raise InputError(f"region {text!r}: write GENOME:CONTIG:START-END, 0-based with the end excluded") from error
+    if not 0 <= start < end:
+        raise InputError(f"region {text!r}: start {start} must lie below end {end}")
+    return contig, start, end
+
+
+def _publication(store: Store, name: str, chosen: Sequence[_GenomeWindows], options: PredictOptions) -> Publication:
+    pins: dict[str, Any] = {
+        "genomes": {c.genome.genome_id: c.genome.generation for c in chosen},
+        "usage": {c.genome.genome_id: list(c.genome.usage_generations) for c in chosen},
+        "model": options.model_digest,
+        "split": store.splits[options.split].generation if options.split else None,
+    }
+    plan = Plan(
+        kind="prediction",
+        encoder=PREDICT_ENCODER,
+        inputs=(),
+        parents={f"genomes/{g}": generation for g, generation in pins["genomes"].items()} | {"model": options.model_digest},
+        options={
+            "window_size": options.window_size, "context_size": options.context_size, "tasks": options.tasks,
+            "split": pins["split"], "subset": options.subset, "regions": options.regions,
+        },
+        chunking={"prediction": [PREDICTION_CHUNK, BLOCK_BASES]},
+    )  # fmt: skip
+    specs = [_array_spec(c.genome, len(options.tasks)) for c in chosen]
+    return Publication(
+        root=store.root,
+        path=f"predictions/{name}",
+        plan=plan,
+        specs=[*specs, *(c.spec() for c in _region_columns(chosen))],
+        attributes={"tasks": list(options.tasks), "strands": list(STRANDS), "pins": pins, "model": options.model_name},
+        provenance={"splicestore": version("splicestore"), "batch_size": options.batch_size},
+        force=options.force,
+    )
+
+
+def _array_spec(genome: Genome, n_tasks: int) -> ArraySpec:
+    return ArraySpec(
+        array_name(genome.genome_id),
+        (len(STRANDS), genome.n_bases, n_tasks),
+        ("strand", f"base_{genome.genome_id}", "task"),
+        "float16",
+        (1, PREDICTION_CHUNK, n_tasks),
+        (1, BLOCK_BASES, n_tasks),
+        fill_value=float("nan"),
+    )
+
+
+def _region_columns(chosen: Sequence[_GenomeWindows]) -> list[Column]:
+    columns = []
+    for one in chosen:
+        start, end = merge_intervals(*one.spans())
+        dimension = f"region_{one.genome.genome_id}"
+        columns.append(Column(f"region_start_{one.genome.genome_id}", start, dimension, "int64"))
+        columns.append(Column(f"region_end_{one.genome.genome_id}", end, dimension, "int64"))
+    return columns
+
+
+def _write_shard(
+    publication: Publication, part: str, one: _GenomeWindows, shard: int, scores: WindowScores, options: PredictOptions
+) -> None:
+    """Predict every window that reaches into a shard; one that straddles two is predicted for both."""
+    first = shard * BLOCK_BASES
+    last = min(first + BLOCK_BASES, one.genome.n_bases)
+    start, end = one.spans()
+    inside = np.flatnonzero((start < last) & (end > first))
+    writer = publication.partition(part)
+    for row, strand in enumerate(STRANDS):
+        mine = inside[one.windows.strand[inside] == strand]
+        if not len(mine):
+            continue
+        values = np.full((1, last - first, len(options.tasks)), np.nan, dtype=np.float16)
+        for positions, rows in _scored(one, mine, scores, options.batch_size):
+            keep = (positions >= first) & (positions < last)
+            values[0, positions[keep] - first] = rows[keep]
+        writer.write(array_name(one.genome.genome_id), values, (row, first))
+    writer.counts["windows"] = len(inside)
+    writer.close()
+
+
+def _scored(
+    one: _GenomeWindows, rows: NDArray[np.int64], scores: WindowScores, batch_size: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield (absolute positions, (position, task) scores) of windows, in forward coordinates, inside their contigs."""
+    windows = one.windows.take(rows)
+    start, end = (span[rows] for span in one.spans())
+    for low in range(0, len(rows), batch_size):
+        high = min(low + batch_size, len(rows))
+        batch = scores(windows.sequence(low, high))
+        minus = windows.strand[low:high] < 0
+        batch[minus] = batch[minus, ::-1]
+        positions = windows.start[low:high, None] + np.arange(windows.window_size)
+        valid = (positions >= start[low:high, None]) & (positions < end[low:high, None])
+        yield positions[valid], batch[valid]

@@ -1,0 +1,27 @@
+"""Streaming windows of a split: numpy batches without torch, tensors with it.
+
+``WindowStream``, ``one_hot`` and ``densify_usage`` import torch when first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from splicestore.stream.batch import Batch
+from splicestore.stream.source import WindowBatches
+
+if TYPE_CHECKING:
+    from splicestore.stream.dataset import WindowStream
+    from splicestore.stream.expand import DenseUsage, densify_usage, one_hot
+
+__all__ = ["Batch", "DenseUsage", "WindowBatches", "WindowStream", "densify_usage", "one_hot"]
+
+_WITH_TORCH = {"WindowStream": "dataset", "DenseUsage": "expand", "densify_usage": "expand", "one_hot": "expand"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)

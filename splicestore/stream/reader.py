@@ -1,0 +1,300 @@
+"""Reading blocks of many genomes and cutting batches out of the live ones."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splicestore.errors import StoreError
+from splicestore.kernels.gather import (
+    LiveBases,
+    LiveSites,
+    LiveUsage,
+    WindowRows,
+    cut_bases,
+    cut_labels,
+    cut_usage,
+)
+from splicestore.kernels.shuffle import draw_augmentation
+from splicestore.schema import LABEL_IGNORE
+from splicestore.stream.batch import Batch, join_batches
+from splicestore.stream.epoch import StepWindows
+from splicestore.stream.plan import BLOCKS_IN_FLIGHT, POOL_GROWTH, WindowPlan
+from splicestore.stream.protocols import GenomeSource
+
+Int64 = NDArray[np.int64]
+NumpyBatch = Batch[NDArray[Any]]
+
+_reading_process: int | None = None
+# The one piece of module state: a fork copies it, and so tells its child that the parent had begun to read.
+
+
+def claim_process() -> None:
+    """Note that this process reads blocks.
+
+    Raises
+    ------
+    StoreError
+        In a process forked from one that had already read: the threads and connections of its storage libraries
+        did not survive the fork, and the first read could hang for ever.
+    """
+    global _reading_process
+    if _reading_process not in (None, os.getpid()):
+        raise StoreError(
+            f"process {os.getpid()} was forked from {_reading_process} after that had read from a store; its connections did "
+            "not survive the fork. Start the workers afresh: stream.loader(num_workers=...) does, or give DataLoader "
+            'multiprocessing_context="spawn"'
+        )
+    _reading_process = os.getpid()
+
+
+@dataclass(slots=True)
+class StreamStatistics:
+    """What a stream has done so far in this process."""
+
+    batches: int = 0
+    windows: int = 0
+    """Repeated rows not counted."""
+    bytes: int = 0
+    """Decoded bytes of bases, sites and usage read."""
+    blocks_read: int = 0
+    live_blocks: int = 0
+    """Blocks in memory at the last batch."""
+    live_blocks_peak: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One block as read."""
+
+    bases: NDArray[np.uint8]
+    sites: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+    """Position, strand, kind, row among the measured sites or -1."""
+    usage: tuple[NDArray[np.float32], NDArray[np.float32]]
+    """Alpha and beta of the measured sites, flat: site by site, the genome's chosen conditions."""
+    n_bytes: int
+
+
+class _SegmentPool:
+    """Ragged segments, one a slot, in common columns that compiled code can index.
+
+    New segments go to the end; when the columns are full, the live ones move together, and the columns grow if
+    those fill more than ``1 / POOL_GROWTH`` of them.
+    """
+
+    def __init__(self, n_slots: int, dtypes: Sequence[type]) -> None:
+        self.first, self.count = np.zeros(n_slots, dtype=np.int64), np.zeros(n_slots, dtype=np.int64)
+        self.columns: list[NDArray[Any]] = [np.empty(0, dtype=dtype) for dtype in dtypes]
+        self._end = 0
+
+    def put(self, slot: int, values: Sequence[NDArray[Any]]) -> None:
+        n, self.count[slot] = len(values[0]), 0
+        if self._end + n > len(self.columns[0]):
+            self._make_room(n)
+        for column, new in zip(self.columns, values, strict=True):
+            column[self._end : self._end + n] = new
+        self.first[slot], self.count[slot] = self._end, n
+        self._end += n
+
+    def _make_room(self, n: int) -> None:
+        needed = int(self.count.sum()) + n
+        grown = int(POOL_GROWTH * needed)
+        target = self.columns
+        if grown > len(self.columns[0]):
+            target = [np.empty(grown, dtype=column.dtype) for column in self.columns]
+        self._end = 0
+        for slot in np.argsort(self.first, kind="stable"):
+            old, length = int(self.first[slot]), int(self.count[slot])
+            for column, new in zip(self.columns, target, strict=True):
+                # In place this moves a segment left; numpy copies overlapping slices safely.
+                new[self._end : self._end + length] = column[old : old + length]
+            self.first[slot] = self._end
+            self._end += length
+        self.columns = target
+
+
+class BlockReader:
+    """Keeps a bounded number of blocks in memory, least recently used out first, and cuts batches from them.
+
+    Parameters
+    ----------
+    plan
+        Which blocks there are.
+    genomes
+        In the order of ``plan.genome_names``; a genome's sites are loaded when its first block is due.
+    n_slots
+        Blocks in memory at most. Bases take ``n_slots`` times the longest block.
+    statistics
+        Counted up while reading.
+    """
+
+    def __init__(
+        self, plan: WindowPlan, genomes: Sequence[GenomeSource], n_slots: int, statistics: StreamStatistics
+    ) -> None:
+        claim_process()
+        self._plan, self._genomes, self._statistics = plan, genomes, statistics
+        self.n_slots = min(n_slots, plan.n_blocks)
+        longest = int((plan.block_high - plan.block_low).max())
+        # Not touched before a block is written to it, so it takes memory only as blocks become live.
+        self._codes = np.empty((self.n_slots, longest), dtype=np.uint8)
+        self._first_base = np.zeros(self.n_slots, dtype=np.int64)
+        self._last_base = np.zeros(self.n_slots, dtype=np.int64)
+        self._sites = _SegmentPool(self.n_slots, (np.int64, np.int8, np.uint8, np.int32))
+        self._usage = _SegmentPool(self.n_slots, (np.float32, np.float32))
+        self._n_columns = np.array([len(columns) for columns in plan.genome_columns], dtype=np.int64)
+        self._live: OrderedDict[int, int] = OrderedDict()
+        self._in_flight: dict[int, Future[_Block]] = {}
+        self._site_columns: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
+        self._threads = ThreadPoolExecutor(BLOCKS_IN_FLIGHT, thread_name_prefix="splicestore-read")
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def n_in_flight(self) -> int:
+        """Blocks being read, or read and not yet used."""
+        return len(self._in_flight)
+
+    def prefetch(self, step: StepWindows) -> None:
+        """Begin to read the blocks of a step that are not in memory, as long as few are in flight."""
+        for block in np.unique(self._block_of(step.window)).tolist():
+            if self.n_in_flight >= BLOCKS_IN_FLIGHT:
+                return
+            if block not in self._live and block not in self._in_flight:
+                self._submit(block)
+
+    def cut(self, step: StepWindows, epoch: int) -> NumpyBatch:
+        """Cut the windows of a step, in at most ``n_slots`` blocks at a time."""
+        block = self._block_of(step.window)
+        distinct, place = np.unique(block, return_inverse=True)
+        if len(distinct) > self.n_slots:
+            half = len(block) // 2
+            halves = (slice(None, half), slice(half, None))
+            return join_batches(
+                [self.cut(replace(step, window=step.window[h], repeated=step.repeated[h]), epoch) for h in halves],
+                np.concatenate,
+            )
+        slots = np.array(self._slots_of(distinct.tolist()), dtype=np.int64)
+        return self._cut_live(step, block, slots[place], epoch)
+
+    # -- cutting ---------------------------------------------------------------------------------------------
+
+    def _block_of(self, window: Int64) -> Int64:
+        return np.searchsorted(self._plan.block_ptr, window, side="right") - 1
+
+    def _rows(self, step: StepWindows, block: Int64, slot: Int64, epoch: int) -> tuple[WindowRows, NDArray[np.int32]]:
+        """Windows as they are read: jittered, flipped. A window read from the other strand takes that strand's sites."""
+        plan, options = self._plan, self._plan.options
+        ids = plan.window_id[step.window]
+        genome, contig = plan.window_genome[ids], plan.window_contig[ids]
+        start, strand = plan.window_start[ids], plan.window_strand[ids]
+        if options.jitter or options.reverse_complement:
+            in_block = step.window - plan.block_ptr[block]
+            shift, flip = draw_augmentation(options.seed, epoch, block, in_block, options.jitter)
+            start = start + shift
+            if options.reverse_complement:
+                strand = np.where(flip, -strand, strand)
+        row = plan.contig_first[genome] + contig
+        return WindowRows(slot, genome, start, strand, plan.contig_start[row], plan.contig_end[row]), contig
+
+    def _cut_live(self, step: StepWindows, block: Int64, slot: Int64, epoch: int) -> NumpyBatch:
+        plan, options = self._plan, self._plan.options
+        rows, contig = self._rows(step, block, slot, epoch)
+        bases = LiveBases(self._codes, self._first_base, self._last_base)
+        sites = LiveSites(self._sites.first, self._sites.count, *self._sites.columns)
+        alpha, beta = self._usage.columns
+        usage = LiveUsage(self._usage.first, alpha, beta, self._n_columns, plan.column)
+        label, found = cut_labels(rows, sites, options.window_size)
+        # A repeated row must not count twice even where a loop forgets to look at its window_id.
+        label[step.repeated] = LABEL_IGNORE
+        found.n_measured[step.repeated] = 0
+        measured = cut_usage(rows, sites, usage, options.window_size, found)
+        return Batch(
+            sequence=cut_bases(rows, bases, options.context_size, options.input_length),
+            label=label,
+            genome=rows.genome,
+            contig=contig,
+            start=rows.start,
+            strand=rows.strand,
+            window_id=np.where(step.repeated, -1, plan.window_id[step.window]),
+            usage_row_window=measured.window,
+            usage_row_position=measured.position,
+            alpha=measured.alpha,
+            beta=measured.beta,
+            condition_mask=plan.condition_mask,
+            genome_names=plan.genome_names,
+            condition_names=plan.condition_names,
+            step=step.step,
+            global_rows=step.global_rows,
+            min_reads=options.min_reads,
+        )
+
+    # -- live blocks -----------------------------------------------------------------------------------------
+
+    def _slots_of(self, blocks: list[int]) -> list[int]:
+        """Slots of blocks, at most ``n_slots`` of them; those not in memory are read."""
+        missing = [block for block in blocks if block not in self._live]
+        unread = deque(block for block in missing if block not in self._in_flight)
+        # What is needed becomes the most recent, so that making room for the others cannot evict it.
+        for block in blocks:
+            if block in self._live:
+                self._live.move_to_end(block)
+        for block in missing:
+            while unread and (unread[0] == block or self.n_in_flight < BLOCKS_IN_FLIGHT):
+                self._submit(unread.popleft())
+            self._install(block, self._in_flight.pop(block).result())
+        self._statistics.live_blocks = len(self._live)
+        self._statistics.live_blocks_peak = max(self._statistics.live_blocks_peak, len(self._live))
+        return [self._live[block] for block in blocks]
+
+    def _install(self, block: int, content: _Block) -> None:
+        slot = len(self._live) if len(self._live) < self.n_slots else self._live.popitem(last=False)[1]
+        self._live[block] = slot
+        self._codes[slot, : len(content.bases)] = content.bases
+        self._first_base[slot], self._last_base[slot] = self._plan.block_low[block], self._plan.block_high[block]
+        self._sites.put(slot, content.sites)
+        self._usage.put(slot, content.usage)
+        self._statistics.blocks_read += 1
+        self._statistics.bytes += content.n_bytes
+
+    def _submit(self, block: int) -> None:
+        genome = int(self._plan.block_genome[block])
+        if genome not in self._site_columns:
+            # Here and not in a thread: a genome's first look at its tables must happen once.
+            source = self._genomes[genome]
+            self._site_columns[genome] = (source.site_position, source.site_strand, source.site_kind)
+        self._in_flight[block] = self._threads.submit(self._read, block)
+
+    def _read(self, block: int) -> _Block:
+        plan, g = self._plan, int(self._plan.block_genome[block])
+        low, high = int(plan.block_low[block]), int(plan.block_high[block])
+        position, strand, kind = self._site_columns[g]
+        first, last = (int(i) for i in np.searchsorted(position, (low, high)))
+        bases = self._genomes[g].read_bases(low, high)
+        alpha, beta = self._read_usage(g, first, last)
+        is_measured = ~np.isnan(alpha + beta).all(axis=1) if alpha.shape[1] else np.zeros(last - first, dtype=bool)
+        measured = np.where(is_measured, np.cumsum(is_measured) - 1, -1).astype(np.int32)
+        sites = (position[first:last], strand[first:last], kind[first:last], measured)
+        usage = (alpha[is_measured].ravel(), beta[is_measured].ravel())
+        n_bytes = bases.nbytes + sum(a.nbytes for a in sites) + alpha.nbytes + beta.nbytes
+        return _Block(bases, sites, usage, n_bytes)
+
+    def _read_usage(self, g: int, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        columns = list(self._plan.genome_columns[g])
+        if first == last or not columns:
+            nothing = np.zeros((last - first, len(columns)), dtype=np.float32)
+            return nothing, nothing
+        alpha, beta = self._genomes[g].read_usage(first, last)
+        return alpha[:, columns], beta[:, columns]

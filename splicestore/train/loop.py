@@ -1,0 +1,472 @@
+"""The reference training loop: a stream in, a checkpoint and a model card out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from splicestore.errors import ConfigError, ModelError
+from splicestore.kernels.mixing import mix_fraction
+from splicestore.memory import observed_peak_bytes
+from splicestore.models.card import ModelCard, build_module, save_model
+from splicestore.models.splice import N_CLASSES, PrevalenceModel, forward_rows
+from splicestore.storage.keys import StoreRoot
+from splicestore.stream.batch import Batch as AnyBatch
+from splicestore.stream.expand import one_hot
+from splicestore.train.checkpoint import read_checkpoint, restore, save_checkpoint
+from splicestore.train.losses import real_rows, site_loss, usage_loss, usage_rows
+from splicestore.train.settings import TrainSettings, learning_rate
+
+Batch = AnyBatch[Tensor]
+
+logger = logging.getLogger(__name__)
+
+
+class StreamGeometry(Protocol):
+    """Sizes of the windows of a stream."""
+
+    @property
+    def window_size(self) -> int:
+        """Labelled positions of a window, bp."""
+
+    @property
+    def context_size(self) -> int:
+        """Bases of input on each side, bp."""
+
+
+class StreamPlan(Protocol):
+    """What a stream was made with."""
+
+    @property
+    def options(self) -> StreamGeometry:
+        """Its options."""
+
+
+class TrainingStream(Protocol):
+    """What the loop needs of a stream; ``WindowStream`` is one. ``len`` is asked for only where settings give epochs."""
+
+    @property
+    def condition_names(self) -> Sequence[str]:
+        """Columns of the usage."""
+
+    @property
+    def plan(self) -> StreamPlan:
+        """Windows and how they are read."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from where the stream stands to the end of the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: after the batch that was handed out last."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another stream stood."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run left behind."""
+
+    url: str
+    """Folder of checkpoint, weights and card."""
+    finished: bool
+    """False if it was stopped before its last step."""
+    step: int
+    epoch: int
+    history: Sequence[Mapping[str, float]]
+    """Rows of step, epoch, loss, site_loss, usage_loss, gradient_norm (before clipping), learning_rate: means since the
+    row before."""
+    seconds: float
+    """Time spent in steps, over all resumptions."""
+    windows_per_second: float
+    """Of this process, since it started or resumed."""
+    observed_peak_bytes: int
+    module: nn.Module
+    card: ModelCard | None
+    """None if not finished, and on ranks other than 0."""
+
+    def document(self) -> dict[str, Any]:
+        """JSON-ready summary."""
+        return {
+            "url": self.url,
+            "finished": self.finished,
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": self.history[-1]["loss"] if self.history else None,
+            "history": [dict(row) for row in self.history],
+            "seconds": round(self.seconds, 3),
+            "windows_per_second": round(self.windows_per_second, 1),
+            "observed_peak_bytes": self.observed_peak_bytes,
+            "digest": self.card.digest if self.card else None,
+        }
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where the loop stands."""
+
+    step: int = 0
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Run:
+    """A network on its way: what a checkpoint holds, and what is needed to go on."""
+
+    settings: TrainSettings
+    device: torch.device
+    factory_options: dict[str, Any]
+    identity: dict[str, Any]
+    """All that a checkpoint must agree with, besides the stream's own state."""
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    class_weights: Tensor
+    condition_weights: Tensor
+    progress: _Progress = field(default_factory=_Progress)
+
+
+def train(
+    stream: TrainingStream,
+    settings: TrainSettings,
+    output: str | StoreRoot,
+    *,
+    device: str | torch.device | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    stop_at_step: int | None = None,
+    on_log: Callable[[Mapping[str, float]], None] | None = None,
+) -> TrainResult:
+    """Train a network of positions; go on where a checkpoint in ``output`` stopped.
+
+    On a CPU a resumed run ends with the same weights, bit for bit, as one that was never stopped (the same
+    number of threads provided). Under a process group each rank calls this with its own share of the stream;
+    gradients are summed, rank 0 writes.
+
+    Parameters
+    ----------
+    stream
+        Batches of the training subset, as torch tensors.
+    settings
+        What decides the weights.
+    output
+        Folder or URL: ``checkpoint.pt`` while it runs, ``model.pt`` and ``card.json`` at the end.
+    device
+        Defaults to the GPU if there is one.
+    provenance
+        Pinned generations, digest of the split and the like; goes onto the card.
+    stop_at_step
+        Write a checkpoint after this step and return, as if the machine's time were up.
+    on_log
+        Called with each row of the history.
+
+    Raises
+    ------
+    ConfigError
+        If the settings do not fit the stream.
+    StateError
+        If the checkpoint in ``output`` was made with other settings or data.
+    ModelError
+        If the loss is no longer finite; the checkpoint from before stays.
+    """
+    root = output if isinstance(output, StoreRoot) else StoreRoot(output)
+    device = torch.device(device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu"))
+    n_steps = _total_steps(stream, settings)
+    last_step = n_steps if stop_at_step is None else min(n_steps, stop_at_step)
+
+    with _deterministic(settings.deterministic, device):
+        run = _start(stream, settings, device)
+        _resume(run, stream, root)
+        progress, meter = run.progress, _Meter(device)
+        for batch in _batches(stream, progress, last_step):
+            if progress.step == 0:
+                _start_at_prevalence(run.module, batch)
+            rate = learning_rate(progress.step, settings, n_steps)
+            meter.add(*_optimise(run, batch, rate))
+            progress.step += 1
+
+            writes = progress.step % settings.checkpoint_every == 0 or progress.step == last_step
+            if writes or progress.step % settings.log_every == 0:
+                row = meter.row(progress, rate, settings.usage_weight)
+                if on_log is not None:
+                    on_log(row)
+            if writes and _rank() == 0:
+                save_checkpoint(
+                    root, model=run.module, optimizer=run.optimizer, stream_state=stream.state_dict(),
+                    step=progress.step, epoch=progress.epoch, settings=run.identity, history=progress.history,
+                    seconds=progress.seconds,
+                )  # fmt: skip
+        finished = progress.step >= n_steps
+        card = _publish(run, stream, root, provenance) if finished and _rank() == 0 else None
+
+    return TrainResult(
+        url=root.url, finished=finished, step=progress.step, epoch=progress.epoch, history=progress.history,
+        seconds=progress.seconds, windows_per_second=meter.windows_per_second,
+        observed_peak_bytes=observed_peak_bytes(), module=run.module.eval(), card=card,
+    )  # fmt: skip
+
+
+def _start(stream: TrainingStream, settings: TrainSettings, device: torch.device) -> _Run:
+    """Build network and optimiser from the seed."""
+    conditions = list(stream.condition_names)
+    options = stream.plan.options
+    factory_options = {
+        "n_conditions": len(conditions),
+        "context_size": options.context_size,
+        **settings.model.options,
+    }
+    torch.manual_seed(settings.seed)
+    module = build_module(settings.model.factory, factory_options).to(device).train()
+    return _Run(
+        settings=settings,
+        device=device,
+        factory_options=factory_options,
+        identity={
+            **settings.model_dump(mode="json"),
+            "condition_names": conditions,
+            "window_size": options.window_size,
+            "context_size": options.context_size,
+        },
+        module=module,
+        optimizer=_optimizer(module, settings),
+        class_weights=torch.tensor(settings.class_weights, device=device),
+        condition_weights=torch.tensor(settings.weights_of(conditions), device=device),
+    )
+
+
+def _resume(run: _Run, stream: TrainingStream, root: StoreRoot) -> None:
+    """Put run and stream where the checkpoint says, or at the beginning."""
+    saved = read_checkpoint(root, run.identity)
+    if saved is None:
+        stream.set_epoch(0)
+        return
+    restore(saved, run.module, run.optimizer)
+    stream.load_state_dict(saved["stream"])
+    run.progress = _Progress(saved["step"], saved["epoch"], saved["history"], saved["seconds"])
+    logger.info("%s: going on after step %d", root.url, run.progress.step)
+
+
+def _optimise(run: _Run, batch: Batch, rate: float) -> tuple[Tensor, Tensor, int]:
+    """Take one step; return (site loss, usage loss), the gradient's norm and the windows of the global batch."""
+    if run.settings.shuffled_labels:
+        batch = roll_labels(batch, run.settings.seed)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    site, usage = _losses(run, batch)
+    run.optimizer.zero_grad(set_to_none=True)
+    (site + run.settings.usage_weight * usage).backward()
+    _add_gradients_over_ranks(run.module)
+    norm = nn.utils.clip_grad_norm_(run.module.parameters(), run.settings.gradient_clip)
+    run.optimizer.step()
+    return torch.stack([site.detach(), usage.detach()]), norm, batch.global_rows
+
+
+def _losses(run: _Run, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Site and usage loss of this rank's share of a global batch."""
+    label = batch.label.to(run.device)  # (B, W)
+    rows = usage_rows(batch, run.settings.min_reads, run.device)
+    site_logits, row_logits = forward_rows(
+        run.module, one_hot(batch.sequence, device=run.device), rows.window, rows.position
+    )
+    expected = (label.shape[0], N_CLASSES, label.shape[1])
+    if site_logits.shape != expected or row_logits.shape != rows.alpha.shape:
+        raise ModelError(
+            f"the network gives site logits {tuple(site_logits.shape)} and usage logits {tuple(row_logits.shape)} at "
+            f"the measured sites, expected {expected} and {tuple(rows.alpha.shape)}; it must return "
+            "(batch, 3, window) and (batch, conditions, window)"
+        )
+    site = site_loss(site_logits, label, real_rows(batch).to(run.device), batch.global_rows, run.class_weights)
+    usage = usage_loss(row_logits, rows, batch.global_rows, run.condition_weights, run.settings.max_reads)
+    return site, usage
+
+
+def _publish(run: _Run, stream: TrainingStream, root: StoreRoot, provenance: Mapping[str, Any] | None) -> ModelCard:
+    """Write the trained weights and their card."""
+    settings, options = run.settings, stream.plan.options
+    training = {"settings": settings.model_dump(mode="json"), "step": run.progress.step, "epoch": run.progress.epoch}
+    return save_model(
+        root, run.module, name=settings.name, factory=settings.model.factory, factory_options=run.factory_options,
+        window_size=options.window_size, context_size=options.context_size, condition_names=stream.condition_names,
+        provenance={**(provenance or {}), **training},
+    )  # fmt: skip
+
+
+class _Meter:
+    """Means between rows of the history, and the speed; reads the device only when a row is closed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._losses = torch.zeros(2, device=device, dtype=torch.float64)
+        self._norm = torch.zeros((), device=device, dtype=torch.float64)
+        self._steps = 0
+        self._windows = 0
+        self._seconds = 0.0
+        self._since = time.perf_counter()
+
+    def add(self, losses: Tensor, norm: Tensor, n_windows: int) -> None:
+        self._losses += losses
+        self._norm += norm
+        self._steps += 1
+        self._windows += n_windows
+
+    def row(self, progress: _Progress, rate: float, usage_weight: float) -> dict[str, float]:
+        """Close a row of the history.
+
+        Raises
+        ------
+        ModelError
+            If a loss or a gradient is not finite: nothing after it may be kept.
+        """
+        site, usage = (float(v) / self._steps for v in _sum_over_ranks(self._losses.clone()))
+        now = time.perf_counter()
+        self._seconds += now - self._since
+        progress.seconds += now - self._since
+        self._since = now
+        row = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "loss": site + usage_weight * usage,
+            "site_loss": site,
+            "usage_loss": usage,
+            "gradient_norm": float(self._norm) / self._steps,
+            "learning_rate": rate,
+        }
+        if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
+            raise ModelError(
+                f"loss {row['loss']}, gradient norm {row['gradient_norm']} in the {self._steps} steps up to "
+                f"{progress.step}: not finite; train into another folder with a lower learning_rate (now {rate:.3g})"
+            )
+        progress.history.append(row)
+        self._losses.zero_()
+        self._norm.zero_()
+        self._steps = 0
+        return row
+
+    @property
+    def windows_per_second(self) -> float:
+        return self._windows / self._seconds if self._seconds > 0 else 0.0
+
+
+def _batches(stream: TrainingStream, progress: _Progress, last_step: int) -> Iterator[Batch]:
+    """Yield batches over as many epochs as ``last_step`` needs; the caller counts the steps."""
+    was_empty = False
+    while progress.step < last_step:
+        before = progress.step
+        for batch in stream:
+            yield batch
+            if progress.step >= last_step:
+                return
+        # A run that stopped on the last batch of an epoch resumes with an empty rest; two in a row are an empty stream.
+        if progress.step == before and was_empty:
+            raise ConfigError("the stream yields no batch: the subset has no windows, or its filters leave none")
+        was_empty = progress.step == before
+        progress.epoch += 1
+        stream.set_epoch(progress.epoch)
+
+
+def _total_steps(stream: TrainingStream, settings: TrainSettings) -> int:
+    if settings.steps is not None:
+        return settings.steps
+    try:
+        per_epoch = len(stream)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ConfigError(
+            "this stream does not know how many batches an epoch has; give `steps`, not `epochs`"
+        ) from error
+    return per_epoch * (settings.epochs or 1)
+
+
+def _optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    decayed = [p for name, p in module.named_parameters() if name.endswith("weight") and p.ndim > 1]
+    others = [p for name, p in module.named_parameters() if not (name.endswith("weight") and p.ndim > 1)]
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+    )
+
+
+def _start_at_prevalence(module: nn.Module, batch: Batch) -> None:
+    """Let the class head begin at the label shares of the first global batch, where it can."""
+    if not isinstance(module, PrevalenceModel):
+        return
+    labels = batch.label[real_rows(batch)].flatten()
+    counts = torch.bincount(labels[labels < N_CLASSES].long(), minlength=N_CLASSES).double()
+    device = next(module.parameters()).device
+    module.set_prevalence((_sum_over_ranks(counts.to(device)) + 1.0).tolist())
+
+
+def roll_labels(batch: Batch, seed: int) -> Batch:
+    """Roll labels and usage of each window by an offset of its own: prevalence stays, the sequence's signal goes.
+
+    Parameters
+    ----------
+    batch
+        A dataclass; its arrays are not changed.
+    seed
+        The offset, 1 to W - 1, is a hash of seed and ``window_id``: the same in every epoch and on every rank.
+    """
+    width = batch.label.shape[1]
+    fraction = mix_fraction(batch.window_id.cpu().numpy().astype(np.int64), seed)
+    offset = torch.from_numpy(np.minimum(1 + (fraction * (width - 1)).astype(np.int64), width - 1))
+    offset = offset.to(batch.label.device)
+    source = (torch.arange(width, device=offset.device) - offset[:, None]) % width  # (B, W)
+    window = batch.usage_row_window.long()
+    position = (batch.usage_row_position.long() + offset[window]) % width
+    order = torch.argsort(window * width + position)
+    return replace(
+        batch,
+        label=batch.label.gather(1, source),
+        usage_row_position=position[order].to(batch.usage_row_position.dtype),
+        alpha=batch.alpha[order],  # rows of a window stay together: only their order within it changes
+        beta=batch.beta[order],
+    )
+
+
+@contextmanager
+def _deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Refuse irreproducible operations while the block runs; put the old setting back."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted and device.type == "cuda":
+        # cuBLAS reads this when it is first used; without it torch refuses every matrix product.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _in_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if _in_group() else 0
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    """Sum a tensor over the process group, in place; without one, return it as it is."""
+    if _in_group():
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def _add_gradients_over_ranks(module: nn.Module) -> None:
+    """Sum gradients: the losses are shares of the global batch's, so the sum is its gradient."""
+    if not _in_group():
+        return
+    for parameter in module.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)

@@ -1,0 +1,113 @@
+"""``train`` and ``evaluate`` on a store's split: the streams, the baseline and the control around the loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from splicestore.models.card import LoadedModel
+from splicestore.storage import open_input
+from splicestore.store import Store
+from splicestore.stream import WindowStream
+from splicestore.train.baseline import MotifBaseline
+from splicestore.train.evaluate import Evaluation, evaluate
+from splicestore.train.loop import TrainResult, train
+from splicestore.train.settings import TrainSettings, parse_train_settings
+
+EVALUATION_BATCH = 64
+GENELESS_EVALUATED = 0.1
+"""Share of held-out windows without a gene that metrics include, beside all that meet a gene body."""
+BASELINE_WINDOWS = 20_000
+"""Training windows that the motif baseline is estimated from."""
+
+
+def load_train_settings(url: str) -> TrainSettings:
+    """Read training settings from YAML or JSON."""
+    with open_input(url) as stream:
+        return parse_train_settings(stream.read().decode("utf-8"), url)
+
+
+def train_on_split(
+    store: Store,
+    split: str,
+    settings: TrainSettings,
+    output: str,
+    *,
+    device: str | None = None,
+    on_log: Callable[[Mapping[str, float]], None] | None = None,
+) -> TrainResult:
+    """Train on the training windows of a split; a run that was stopped goes on from its checkpoint.
+
+    Raises
+    ------
+    StateError
+        If the checkpoint belongs to another split, seed, batch size or settings.
+    """
+    view = store.splits[split]
+    stream = WindowStream(
+        store,
+        split=split,
+        subset="train",
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        geneless=settings.geneless_fraction,
+    )
+    provenance = {
+        "splicestore": version("splicestore"),
+        "split": split,
+        "split_generation": view.generation,
+        "split_digest": view.digest,
+        "genomes": view.genome_generations,
+    }
+    return train(stream, settings, output, device=device, provenance=provenance, on_log=on_log)
+
+
+def evaluate_on_split(
+    store: Store,
+    split: str,
+    model: LoadedModel,
+    *,
+    subset: str = "test",
+    control: LoadedModel | None = None,
+    min_reads: float = 10,
+) -> Evaluation:
+    """Score held-out windows: all that meet a gene body, and a tenth of the others.
+
+    Parameters
+    ----------
+    model
+        Must have been trained with the split's window size.
+    control
+        A model trained on shuffled labels; its metrics stand beside the model's.
+    min_reads
+        Sites with fewer reads in a condition do not count for usage.
+
+    Returns
+    -------
+    evaluation
+        Scorers ``model``, ``baseline`` (motif matrices estimated from training windows) and ``control``.
+    """
+    context = model.card.context_size
+    training = WindowStream(
+        store, split=split, subset="train", batch_size=EVALUATION_BATCH, context_size=context, geneless=0.0
+    )
+    baseline = MotifBaseline.from_batches(training, BASELINE_WINDOWS)
+    found = evaluate(model, _held_out(store, split, subset, context), baseline=baseline, min_reads=min_reads)
+    if control is None:
+        return found
+    beside = evaluate(control, _held_out(store, split, subset, control.card.context_size), min_reads=min_reads)
+    scorers: dict[str, Any] = {**found.scorers, "control": beside.scorers["model"]}
+    return Evaluation(found.n_windows, found.min_reads, found.is_exact, scorers)
+
+
+def _held_out(store: Store, split: str, subset: str, context_size: int) -> WindowStream:
+    return WindowStream(
+        store,
+        split=split,
+        subset=subset,
+        batch_size=EVALUATION_BATCH,
+        context_size=context_size,
+        shuffle=False,
+        geneless=GENELESS_EVALUATED,
+    )

@@ -1,0 +1,112 @@
+"""Blocks in memory: bounded, read once while live, shared tables that grow and close up."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splicestore.errors import StoreError
+from splicestore.schema import BLOCK_BASES
+from splicestore.stream import WindowBatches
+from splicestore.stream.reader import _SegmentPool
+from tests.unit.stream.memory_store import table_store
+
+
+@given(
+    n_slots=st.integers(1, 6),
+    puts=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), max_size=60),
+)
+@settings(max_examples=80)
+def test_segments_keep_their_values_whatever_is_put_beside_them(n_slots, puts):
+    pool, expected = _SegmentPool(n_slots, (np.int64, np.float32)), {}
+    for number, (slot, length) in enumerate(puts):
+        slot %= n_slots
+        values = np.arange(length) + 1_000 * number
+        pool.put(slot, (values, values.astype(np.float32)))
+        expected[slot] = values
+        for other, kept in expected.items():
+            held = slice(pool.first[other], pool.first[other] + pool.count[other])
+            np.testing.assert_array_equal(pool.columns[0][held], kept)
+            np.testing.assert_array_equal(pool.columns[1][held], kept)
+    most = n_slots * max((length for _, length in puts), default=0)
+    assert len(pool.columns[0]) <= 1.5 * most
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_live_blocks_stay_within_p_and_one_a_lane(lanes):
+    store = table_store([[30] * 12, [50] * 10])
+    stream = WindowBatches(
+        store, split="run1", lanes=lanes, batch_size=8, shuffle_memory=20 * 2000, share="lanes", tail="short"
+    )
+    per_lane = stream.plan.live_total // lanes
+    list(stream)
+    statistics = stream.statistics()
+    assert statistics["live_blocks_peak"] <= stream.plan.live_total + lanes
+    # Read once, plus the blocks of the wrap.
+    assert 22 <= statistics["blocks_read"] <= 22 + lanes * per_lane
+
+
+def test_a_batch_of_more_blocks_than_fit_is_cut_in_pieces():
+    store = table_store([[1] * 60], seed=3)
+    stream = WindowBatches(store, split="run1", lanes=1, batch_size=60, shuffle_memory=1)
+    (batch,) = list(stream)
+    assert stream.statistics()["live_blocks_peak"] == 2
+    assert sorted(batch.window_id.tolist()) == list(range(60))
+    rows = dict(zip(batch.usage_row_window.tolist(), batch.alpha[:, 0].tolist(), strict=True))
+    assert [rows.get(b) for b in range(60)] == [float(w) for w in batch.window_id]
+
+
+def test_each_rank_reads_only_the_blocks_of_its_lanes():
+    reads = []
+    for rank in range(4):
+        store = table_store([[3] * 40])
+        list(WindowBatches(store, split="run1", batch_size=8, share="lanes", rank=rank, world_size=4))
+        reads.append({low // BLOCK_BASES for low, _ in store.genomes.by_name["genome0"].reads})
+    assert set().union(*reads) == set(range(40))
+    assert sum(len(r) for r in reads) == 40
+
+
+def test_statistics_count_what_was_handed_out():
+    stream = WindowBatches(table_store([[30, 20]]), split="run1", batch_size=16)
+    list(stream)
+    statistics = stream.statistics()
+    assert statistics["batches"] == len(stream)
+    assert statistics["windows"] == 50
+    assert statistics["live_blocks"] == 2
+    assert statistics["bytes"] >= 2 * 15 * 8
+    assert statistics["planned_windows"] == 50
+
+
+def test_iterating_in_a_fork_of_a_process_that_read_is_refused():
+    stream = WindowBatches(table_store([[30, 20]]), split="run1", batch_size=16)
+    next(iter(stream))
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            next(iter(stream))
+            answer = "no error"
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(write_end, answer.encode())
+        os._exit(0)
+    os.close(write_end)
+    os.waitpid(child, 0)
+    with os.fdopen(read_end) as pipe:
+        answer = pipe.read()
+    assert answer.startswith("StoreError: ")
+    assert f"was forked from {os.getpid()} after that had read" in answer
+    assert 'multiprocessing_context="spawn"' in answer
+    assert issubclass(StoreError, RuntimeError)
+
+
+def test_an_error_of_the_store_reaches_the_consumer():
+    store = table_store([[30, 20]])
+    genome = store.genomes.by_name["genome0"]
+    genome.read_bases = lambda start, end: (_ for _ in ()).throw(StoreError(f"chunk at {start} is damaged"))
+    with pytest.raises(StoreError, match="is damaged"):
+        next(iter(WindowBatches(store, split="run1", batch_size=16)))
