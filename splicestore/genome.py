@@ -442,7 +442,7 @@ def ledger_frame(group: zarr.Group) -> pd.DataFrame:
         vocabulary = list(group[name].attrs["vocabulary"])  # type: ignore[arg-type]
         return [str(vocabulary[int(code)]) for code in np.asarray(group[name][...])]  # type: ignore[index]
 
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "item": words("ledger_item"),
             "identifier": [str(s) for s in np.asarray(group["ledger_identifier"][...])],  # type: ignore[index]
@@ -451,3 +451,5 @@ def ledger_frame(group: zarr.Group) -> pd.DataFrame:
             "count": np.asarray(group["ledger_count"][...]),  # type: ignore[index]
         }
     )
+    # An empty column of strings would otherwise come out as floats.
+    return frame.astype(dict.fromkeys(("item", "identifier", "reason", "detail"), object))

@@ -134,7 +134,7 @@ def _explain_in(store: Store, genome: Genome, name: str, split_name: str | None)
         if row is None
         else {name, genome.gene_ids[row], *(t for t, g in transcripts.items() if g == genome.gene_ids[row])}
     )
-    rows = ledger[ledger["identifier"].isin(identifiers) | ledger["detail"].str.contains(f" {name}", regex=False)]
+    rows = ledger[ledger["identifier"].isin(identifiers) | ledger["detail"].map(lambda text: f" {name}" in f" {text}")]
     if row is None and rows.empty:
         return None
     story: dict[str, Any] = {

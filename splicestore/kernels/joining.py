@@ -94,23 +94,27 @@ def match_boundaries(
 def join_rates(match: BoundaryMatch, weight: NDArray[np.float64]) -> dict[tuple[str, str], tuple[float, float]]:
     """Matched and total weight of every class and strand.
 
-    A row that matched nothing and does not say its side (or strand) counts half (or a quarter) to each
-    stratum it may belong to: half of all boundaries are donors, so a convention that is wrong for one
-    class shows as a rate near 0 there instead of hiding in an average.
+    A row that matched nothing and does not say its side is dealt to the class of its strand that has fewer rows:
+    every intron has one donor and one acceptor, so a convention that is wrong for one class shows as a rate
+    near 0 there instead of hiding in an average. A row without a strand counts half to each.
 
     Returns
     -------
     rates
         {(class, strand): (matched weight, total weight)}.
     """
-    plus = np.where(match.strand == 0, 0.5, match.strand > 0)
     matched = match.row >= 0
     rates = {}
-    for kind, strand in STRATA:
-        side_known = np.where(match.side == 0, 0.5, _in_class(match, kind, strand))
-        share = np.where(match.strand == 0, 0.5, plus if strand == "+" else 1 - plus) * side_known
-        rates[kind, strand] = (float((weight * share)[matched].sum()), float((weight * share).sum()))
-    return rates
+    for strand, sign in (("+", 1), ("-", -1)):
+        share = weight * np.where(match.strand == 0, 0.5, match.strand == sign)
+        undecided = float(share[~matched & (match.side == 0)].sum())
+        sided = {kind: _in_class(match, kind, strand) & (match.side != 0) for kind in ("donor", "acceptor")}
+        known = {kind: float(share[rows].sum()) for kind, rows in sided.items()}
+        to_donors = min(max((known["acceptor"] + undecided - known["donor"]) / 2, 0.0), undecided)
+        dealt = {"donor": to_donors, "acceptor": undecided - to_donors}
+        for kind, rows in sided.items():
+            rates[kind, strand] = (float(share[rows & matched].sum()), known[kind] + dealt[kind])
+    return {stratum: rates[stratum] for stratum in STRATA}
 
 
 def _in_class(match: BoundaryMatch, kind: str, strand: str) -> NDArray[np.bool_]:

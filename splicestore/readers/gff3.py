@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,24 +79,29 @@ class _Collector:
         if rows.empty:
             return
         parents = gff3_values(attributes, "Parent", decode=False)
+        texts = {
+            "parent": decode_percent(parents.str.split(",").str[0].astype(object)),
+            "type": rows["feature"].astype(object),
+            "symbol": _first_of(attributes, "gene", "Name", "gene_name"),
+            "biotype": _first_of(attributes, "gene_biotype", "gene_type", "biotype"),
+            "transcript_biotype": _first_of(attributes, "transcript_biotype", "transcript_type", "biotype"),
+            "tags": gff3_values(attributes, "tag"),
+            "support_level": gff3_values(attributes, "transcript_support_level"),
+        }
+        # Texts that many rows share: interned they cost a pointer each.
+        interned = {name: pd.Series(list(map(sys.intern, v)), v.index, dtype=object) for name, v in texts.items()}
         self.nodes.append(
             pd.DataFrame(
                 {
                     "id": identifier[named],
-                    "parent": decode_percent(parents.str.split(",").str[0].astype(object)),
-                    "n_parents": parents.str.count(",") + 1,
-                    "type": rows["feature"].astype(object),
+                    "n_parents": (parents.str.count(",") + 1).astype(np.int32),
                     "contig": self.contigs.encode_category(rows["contig"]),
                     "start": rows["start"],
                     "end": rows["end"],
                     "strand": strand_codes(rows["strand"]),
-                    "symbol": _first_of(attributes, "gene", "Name", "gene_name"),
-                    "biotype": _first_of(attributes, "gene_biotype", "gene_type", "biotype"),
-                    "transcript_biotype": _first_of(attributes, "transcript_biotype", "transcript_type", "biotype"),
-                    "tags": gff3_values(attributes, "tag"),
-                    "support_level": gff3_values(attributes, "transcript_support_level"),
                     "row": rows.index,
                 }
+                | interned
             )
         )
 
@@ -130,8 +136,10 @@ def collect_gff3(url: str, *, storage_options: Mapping[str, Any] | None = None) 
 def _link(collected: _Collector) -> GeneModels:
     """Follow Parent links from the parts up to the genes."""
     nodes = pd.concat(collected.nodes, ignore_index=True) if collected.nodes else _no_nodes()
+    collected.nodes.clear()
     names = collected.parents.names
-    firsts = nodes[~nodes["id"].duplicated()].reset_index(drop=True)
+    again = nodes["id"].duplicated().to_numpy(dtype=bool)
+    firsts = nodes[~again].reset_index(drop=True) if again.any() else nodes
     own = pd.Index(firsts["id"]).get_indexer(pd.Index(names, dtype=object))
     top = _tops(firsts, own)
     is_gene = np.array([is_gene_type(name) for name in firsts["type"]], dtype=bool)

@@ -25,7 +25,7 @@ from tests.oracles.comparison import (
     transcript_table,
     window_list,
 )
-from tests.strategies import TinyGene, TinyGenome, TinyTranscript, spellings, tiny_genomes, window_requests
+from tests.strategies import Spelling, TinyGene, TinyGenome, TinyTranscript, spellings, tiny_genomes, window_requests
 
 DROPS_A_GENE = {"contig_not_in_fasta", "chromosome_not_selected", "past_contig_end"}
 DROPS_A_TRANSCRIPT = {"gene_dropped", "not_selected", "no_exons"}
@@ -107,7 +107,7 @@ def check_tiny_genome(tiny, requests, chunk):
 REQUESTS = st.lists(window_requests(), min_size=4, max_size=4)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(tiny_genomes(), REQUESTS, st.integers(1, 40))
 def test_a_tiny_genome_is_what_the_oracles_say(tiny, requests, chunk):
     check_tiny_genome(tiny, requests, chunk)
@@ -120,7 +120,7 @@ def test_many_tiny_genomes_are_what_the_oracles_say(tiny, requests, chunk):
     check_tiny_genome(tiny, requests, chunk)
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(tiny_genomes(min_genes=1), window_requests())
 def test_a_store_in_memory_is_the_same(tiny, request):
     with temporary_folder() as folder:
@@ -132,7 +132,7 @@ def test_a_store_in_memory_is_the_same(tiny, request):
 # -- spelling and order mean nothing ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(tiny_genomes(min_genes=1), spellings())
 def test_spelling_changes_nothing(tiny, other):
     other = replace(other, gene_rows=tiny.spelling.gene_rows)
@@ -147,7 +147,7 @@ def test_spelling_changes_nothing(tiny, other):
         assert here.attributes["sequence_digest"] == there.attributes["sequence_digest"]
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(tiny_genomes())
 def test_running_again_changes_nothing(tiny):
     with temporary_folder() as folder:
@@ -157,7 +157,7 @@ def test_running_again_changes_nothing(tiny):
         assert store_listing(folder / "store") == before
 
 
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(tiny_genomes())
 def test_two_stores_of_the_same_input_hold_the_same_bytes(tiny):
     with temporary_folder() as folder:
@@ -172,7 +172,7 @@ def test_two_stores_of_the_same_input_hold_the_same_bytes(tiny):
 # -- strand symmetry -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.data(), st.sampled_from([5, 10, 15]), st.integers(0, 40), st.sampled_from(["gene", "genome"]))
 def test_the_other_strand_is_the_same_world(data, window_size, context_size, region):
     tiny = data.draw(tiny_genomes(min_genes=1, multiple_of=window_size))
@@ -201,7 +201,7 @@ def past_the_end(tiny):
     return TinyGene("past", contig, -1, n - 20, n + 1, transcripts)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(tiny_genomes(), st.booleans(), window_requests())
 def test_what_lies_off_the_genome_is_in_the_ledger(tiny, selects, request):
     tiny = replace(tiny, genes=(*tiny.genes, AWAY, past_the_end(tiny)))
@@ -227,3 +227,11 @@ def test_what_lies_off_the_genome_is_refused_by_default(gene, message, tmp_path)
     genes = {"away": AWAY, "past": past_the_end(tiny)}
     with pytest.raises(InputError, match=message):
         ingest_tiny(replace(tiny, genes=(genes[gene],)), tmp_path)
+
+
+def test_gff3_transcripts_of_a_gene_without_a_row_are_one_gene(tmp_path):
+    chains = (((0, 10), (20, 30)), ((0, 14), (20, 40)))
+    transcripts = tuple(TinyTranscript(f"g.t{n}", chain) for n, chain in enumerate(chains))
+    spelling = Spelling(annotation="gff3", gene_rows=False)
+    tiny = TinyGenome((("chr1", "ACGTN" * 10),), (TinyGene("g", "chr1", 1, 0, 40, transcripts),), spelling)
+    check_tables(ingest_tiny(tiny, tmp_path), tiny, tiny.truth())

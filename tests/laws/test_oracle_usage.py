@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,9 @@ from tests.oracles.comparison import (
     window_list,
 )
 from tests.strategies import (
+    TinyGene,
+    TinyGenome,
+    TinyTranscript,
     boundary_rows,
     junctions,
     tiny_genomes,
@@ -37,8 +41,7 @@ def check_usage(genome, truth, expected, conditions, request):
             measured = expected[site][condition]
             found = (float(alpha[row, column]), float(beta[row, column]))
             if measured == (None, None):
-                assert found != found, (site, condition)
-                assert str(found) == "(nan, nan)", (site, condition)
+                assert np.isnan(found).all(), (site, condition, found)
             else:
                 assert found == measured, (site, condition)
     check_windows(genome, truth, request, expected, conditions)
@@ -97,7 +100,7 @@ def join_any(rows, sites, convention):
     return total
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.data(), tiny_genomes(min_genes=1), window_requests())
 def test_site_tables_of_both_conventions(data, tiny, request):
     check_site_tables(data, tiny, request)
@@ -132,7 +135,7 @@ def check_junction_files(data, tiny, request):
         check_usage(genome, truth, expected, ["brain", "liver"], request)
 
 
-@settings(max_examples=14)
+@settings(max_examples=10)
 @given(st.data(), tiny_genomes(min_genes=1), window_requests())
 def test_junction_files_of_every_format(data, tiny, request):
     check_junction_files(data, tiny, request)
@@ -145,7 +148,7 @@ def test_many_junction_files_of_every_format(data, tiny, request):
     check_junction_files(data, tiny, request)
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(st.data(), st.sampled_from([5, 10, 15]))
 def test_usage_of_the_other_strand_is_the_same(data, window_size):
     tiny = data.draw(tiny_genomes(min_genes=2, multiple_of=window_size))
@@ -164,3 +167,30 @@ def test_usage_of_the_other_strand_is_the_same(data, window_size):
         theirs = {name: array[order] for name, array in stored_arrays(there).items()} if order else stored_arrays(there)
         assert_same_arrays(theirs, stored_arrays(here), "mirrored")
         assert len(here) == len(there)
+
+
+# -- corners -----------------------------------------------------------------------------------------------------------
+
+
+def gene(gene_id, contig, *chains):
+    transcripts = tuple(TinyTranscript(f"{gene_id}.t{n}", chain) for n, chain in enumerate(chains))
+    return TinyGene(gene_id, contig, 1, min(c[0][0] for c in chains), max(c[-1][1] for c in chains), transcripts)
+
+
+@pytest.mark.parametrize("format", JUNCTION_FORMATS)
+@pytest.mark.parametrize(
+    ("rows", "genes"),
+    [
+        # Beyond chr1 (50 bp), and in the coordinates of the genome on the acceptor of chr2.
+        ([("chr1", 5, 70, 1, 40.0), ("chr1", 10, 20, 1, 50.0)], [gene("a", "chr1", ((0, 10), (20, 30)))]),
+        # A row without a read is no junction: the donor at 13 has no partner, and is not measured.
+        ([("chr1", 14, 20, 1, 0.0), ("chr1", 10, 20, 1, 50.0)], [gene("a", "chr1", ((0, 10), (20, 30)), ((0, 14), (20, 30)))]),
+    ],
+    ids=["past the end of the contig", "no read"],
+)  # fmt: skip
+def test_junctions_that_say_nothing(rows, genes, format, tmp_path):
+    tiny = TinyGenome((("chr1", "A" * 50), ("chr2", "C" * 60)), (*genes, gene("b", "chr2", ((0, 10), (20, 30)))))
+    path = write_junctions(tmp_path / "junctions", rows, format)
+    genome = ingest_tiny(tiny, tmp_path, usage=[{"file": str(path), "condition": "x", "format": format}])
+    counts = usage_oracle.junction_counts(rows, tiny.truth()["sites"])
+    check_usage_table(genome, {site: {"x": pair} for site, pair in counts.items()})

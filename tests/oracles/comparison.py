@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from splicestore.config import GenomeConfig
 from splicestore.genome import Genome
 from splicestore.ingest import IngestOptions, ingest_genome
+from splicestore.split.values import SplitOptions
+from splicestore.splits import Split
 from splicestore.storage import StoreRoot
 from splicestore.store import Store, open_store
 from splicestore.windows import WindowSet
-from tests.oracles import genome_oracle, window_oracle
+from tests.oracles import genome_oracle, split_oracle, window_oracle
 from tests.strategies import TinyGenome
 
 OVERRIDE = IngestOptions(override_gates=True)
@@ -182,3 +184,62 @@ def check_windows(
 def store_listing(folder: Path) -> dict[str, bytes]:
     """Every file of a store with its bytes."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# -- splits ----------------------------------------------------------------------------------------
+
+
+def expected_split(
+    truths: Mapping[str, genome_oracle.Genome], groups: list[list[split_oracle.Gene]], options: SplitOptions
+) -> tuple[dict[split_oracle.Gene, split_oracle.Decision], list[split_oracle.WindowKey], list[split_oracle.Decision]]:
+    """(gene decisions, windows in table order, their decisions) by the oracles."""
+    genes = [(name, gene_id) for name, truth in truths.items() for gene_id in truth["genes"]]
+    spans = {
+        (name, gene_id): (gene["contig"], gene["start"], gene["end"])
+        for name, truth in truths.items()
+        for gene_id, gene in truth["genes"].items()
+    }
+    found = split_oracle.components(genes, groups)
+    test, val = list(options.test_chromosomes), list(options.val_chromosomes)
+    shares = {"seed": options.seed, "test_fraction": options.test_share, "val_fraction": options.val_share}
+    if options.mode == "fractions":
+        decided = split_oracle.assign_fractions(found, reference_genome=options.reference_genome, **shares)
+        mode = {"name": "fractions", **shares}
+    else:
+        contig_of = {gene: span[0] for gene, span in spans.items()}
+        policies = {"conflict": options.conflict, "unassigned": options.unassigned}
+        decided = split_oracle.assign_chromosomes(found, contig_of, options.reference_genome, test, val, **policies, **shares)
+        mode = {"name": "chromosomes", "reference_genome": options.reference_genome, "test_chromosomes": test, "val_chromosomes": val}
+    windows = [
+        (name, contig, start, start + options.window_size, strand)
+        for name, truth in truths.items()
+        for contig, start, strand, _ in window_oracle.windows(truth, options.window_size, geneless=True)
+    ]
+    return decided, windows, split_oracle.window_table(windows, spans, decided, mode, options.context_size, options.guard)
+
+
+def split_is_empty(table: list[split_oracle.Decision], options: SplitOptions) -> bool:
+    """Whether a subset that was asked for has no window."""
+    present = {subset for subset, _ in table}
+    if options.mode == "chromosomes":
+        wanted = {"test": bool(options.test_chromosomes), "val": bool(options.val_chromosomes), "train": True}
+    else:
+        left = 1 - options.test_share - options.val_share
+        wanted = {"test": options.test_share > 0, "val": options.val_share > 0, "train": left > 0}
+    return any(asked and subset not in present for subset, asked in wanted.items())
+
+
+def check_split_table(
+    split: Split,
+    decided: dict[split_oracle.Gene, split_oracle.Decision],
+    windows: list[split_oracle.WindowKey],
+    table: list[split_oracle.Decision],
+) -> None:
+    """Every gene and window of a published split, in order, with subset and reason."""
+    genes = split.genes_to_pandas()
+    found = {(g.genome, g.gene_id): (g.subset, g.reason) for g in genes.itertuples()}
+    assert found == decided
+    frame = split.to_pandas()
+    signs = {"+": 1, "-": -1}
+    assert [(w.genome, w.contig, w.start, w.end, signs[w.strand]) for w in frame.itertuples()] == windows
+    assert list(zip(frame["subset"], frame["reason"], strict=True)) == table

@@ -127,13 +127,11 @@ def input_sequence(
     """
     contig, start, strand = window[:3]
     bases = genome["contigs"][contig]
+    shown = [(0, len(bases))]
     if flank == "N":
-        spans = [(genome["genes"][gene]["start"], genome["genes"][gene]["end"]) for gene in window[3]]
-        bases = "".join(
-            base if any(low <= position < high for low, high in spans) else "N" for position, base in enumerate(bases)
-        )
+        shown = [(genome["genes"][gene]["start"], genome["genes"][gene]["end"]) for gene in window[3]]
     text = "".join(
-        bases[position] if 0 <= position < len(bases) else "N"
+        bases[position] if any(low <= position < high for low, high in shown) else "N"
         for position in range(start - context_size, start + window_size + context_size)
     )
     if strand == 1:

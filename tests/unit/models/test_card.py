@@ -171,7 +171,14 @@ def test_a_factory_that_gives_no_network_is_refused(factory, options, message):
 
 
 def card(**changes) -> ModelCard:
-    values = {"name": "m", "factory": FACTORY, "digest": "0" * 64, "window_size": 20, "context_size": 10, "tasks": task_names(["brain"])}
+    values = {
+        "name": "m",
+        "factory": FACTORY,
+        "digest": "0" * 64,
+        "window_size": 20,
+        "context_size": 10,
+        "tasks": task_names(["brain"]),
+    }
     return ModelCard(**{**values, **changes})
 
 

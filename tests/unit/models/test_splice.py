@@ -15,7 +15,9 @@ from splicestore.models.splice import SpliceNet, forward_rows, site_log_odds
 
 def small(n_conditions=2, **options) -> SpliceNet:
     torch.manual_seed(1)
-    return SpliceNet(n_conditions, **{"context_size": 12, "channels": 6, "dilations": (1, 3), "kernel_size": 5, **options}).eval()
+    return SpliceNet(
+        n_conditions, **{"context_size": 12, "channels": 6, "dilations": (1, 3), "kernel_size": 5, **options}
+    ).eval()
 
 
 def bases(n=2, length=44, seed=0) -> torch.Tensor:

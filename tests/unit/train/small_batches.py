@@ -16,8 +16,15 @@ WINDOW, CONTEXT = 60, 24
 
 
 def random_batch(
-    seed: int = 0, *, n: int = 4, window: int = WINDOW, context: int = CONTEXT, conditions: tuple[str, ...] = ("brain", "liver"),
-    genomes: tuple[str, ...] = ("hen", "cow"), padded: int = 0, site_rate: float = 0.1,
+    seed: int = 0,
+    *,
+    n: int = 4,
+    window: int = WINDOW,
+    context: int = CONTEXT,
+    conditions: tuple[str, ...] = ("brain", "liver"),
+    genomes: tuple[str, ...] = ("hen", "cow"),
+    padded: int = 0,
+    site_rate: float = 0.1,
 ) -> Batch[torch.Tensor]:
     """Random bases, labels and usage; the last ``padded`` rows repeat the first and have window_id -1."""
     rng = np.random.default_rng(seed)
@@ -46,7 +53,9 @@ def random_batch(
         "alpha": alpha, "beta": beta, "condition_mask": mask,
     }  # fmt: skip
     tensors = {name: torch.from_numpy(array) for name, array in values.items()}
-    return Batch(**tensors, genome_names=genomes, condition_names=conditions, step=0, global_rows=n - padded, min_reads=10)
+    return Batch(
+        **tensors, genome_names=genomes, condition_names=conditions, step=0, global_rows=n - padded, min_reads=10
+    )
 
 
 def planted_batch(seed: int, n: int = 16) -> Batch[torch.Tensor]:

@@ -137,7 +137,10 @@ def test_counted_scores_rank_nearly_like_kept_ones(batches, evaluated):
         assert other["all"][task]["n_true"] == one["all"][task]["n_true"]
         assert other["all"][task]["n_positions"] == one["all"][task]["n_positions"]
         assert other["all"][task]["average_precision"] == pytest.approx(one["all"][task]["average_precision"], abs=5e-3)
-        assert other["genomes"]["hen"]["strands"]["+"][task]["n_true"] == one["genomes"]["hen"]["strands"]["+"][task]["n_true"]
+        assert (
+            other["genomes"]["hen"]["strands"]["+"][task]["n_true"]
+            == one["genomes"]["hen"]["strands"]["+"][task]["n_true"]
+        )
 
 
 def test_metrics_that_are_not_defined_are_null():
@@ -172,7 +175,12 @@ def test_memory_stays_where_it_is_once_scores_are_counted():
 
     def add(rounds):
         for _ in range(rounds):
-            pool.add(np.zeros(10), np.ones(10), rng.normal(size=(10, 2, 1000)).astype(np.float32), np.zeros((10, 1000), np.uint8))
+            pool.add(
+                np.zeros(10),
+                np.ones(10),
+                rng.normal(size=(10, 2, 1000)).astype(np.float32),
+                np.zeros((10, 1000), np.uint8),
+            )
 
     add(3)
     tracemalloc.start()

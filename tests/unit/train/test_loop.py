@@ -268,9 +268,7 @@ def test_rolled_labels_keep_prevalence_and_move_usage_with_its_site(seed, window
     labels = rolled.label[rolled.usage_row_window.long(), rolled.usage_row_position.long()]
     assert ((labels == 1) | (labels == 2)).all()
     for b in range(4):
-        before, after = (
-            sorted(map(str, one.alpha[one.usage_row_window == b].tolist())) for one in (batch, rolled)
-        )
+        before, after = (sorted(map(str, one.alpha[one.usage_row_window == b].tolist())) for one in (batch, rolled))
         assert before == after
     assert torch.equal(rolled.sequence, batch.sequence)
 

@@ -54,7 +54,9 @@ def test_losses_equal_a_loop(seed, padded, min_reads):
     assert float(found) == pytest.approx(slow_site_loss(site_logits, batch, weights), rel=1e-4, abs=1e-9)
     rows = usage_rows(batch, min_reads)
     found = usage_loss(row_logits, rows, batch.global_rows, torch.tensor(by_condition), 15)
-    assert float(found) == pytest.approx(slow_usage_loss(row_logits, batch, by_condition, min_reads, 15), rel=1e-4, abs=1e-9)
+    assert float(found) == pytest.approx(
+        slow_usage_loss(row_logits, batch, by_condition, min_reads, 15), rel=1e-4, abs=1e-9
+    )
 
 
 def test_losses_of_the_ranks_add_up_to_the_global_loss():

@@ -82,7 +82,9 @@ def test_top_k_equals_spliceai_where_no_scores_tie():
     scores, truth = rng.permutation(5000) / 7.0, rng.random(5000) < 0.02
     k = int(truth.sum())
     called = np.argsort(scores)[-k:]
-    assert top_k_accuracy(tie_groups(scores, truth)) == pytest.approx(np.intersect1d(np.flatnonzero(truth), called).size / k)
+    assert top_k_accuracy(tie_groups(scores, truth)) == pytest.approx(
+        np.intersect1d(np.flatnonzero(truth), called).size / k
+    )
 
 
 @given(RANKED, st.randoms())
@@ -99,7 +101,9 @@ def test_score_bins_keep_the_order_of_float16(values):
     scores = np.array(values, dtype=np.float32)
     halves = np.clip(scores, -65504, 65504).astype(np.float16)
     bins = score_bins(scores).astype(int)
-    assert (np.sign(np.subtract.outer(bins, bins)) == np.sign(np.subtract.outer(halves.astype(float), halves.astype(float)))).all()
+    assert (
+        np.sign(np.subtract.outer(bins, bins)) == np.sign(np.subtract.outer(halves.astype(float), halves.astype(float)))
+    ).all()
 
 
 @given(RANKED)

@@ -9,7 +9,9 @@ from splicestore.train.settings import TrainSettings, learning_rate, parse_train
 
 
 def test_a_yaml_document_is_read():
-    settings = parse_train_settings("steps: 100\nmodel:\n  options: {channels: 8}\ncondition_weights: {brain: 2}\n", "run.yaml")
+    settings = parse_train_settings(
+        "steps: 100\nmodel:\n  options: {channels: 8}\ncondition_weights: {brain: 2}\n", "run.yaml"
+    )
     assert settings.steps == 100
     assert settings.model.options == {"channels": 8}
     assert settings.weights_of(["liver", "brain"]) == [1.0, 2.0]

@@ -13,7 +13,11 @@ from splicestore.train import MotifBaseline, TrainSettings, evaluate, train
 from tests.unit.stream.memory_store import grid_split, make_store, random_genome
 
 SETTINGS = TrainSettings(
-    steps=20, warmup_steps=2, checkpoint_every=6, batch_size=8, model={"options": {"channels": 4, "dilations": [1], "kernel_size": 3}}
+    steps=20,
+    warmup_steps=2,
+    checkpoint_every=6,
+    batch_size=8,
+    model={"options": {"channels": 4, "dilations": [1], "kernel_size": 3}},
 )
 
 
@@ -28,7 +32,9 @@ def store():
 
 
 def stream(store, subset="train", **options):
-    return WindowStream(store, split="run1", subset=subset, **{"batch_size": 8, "lanes": 4, "context_size": 10, **options})
+    return WindowStream(
+        store, split="run1", subset=subset, **{"batch_size": 8, "lanes": 4, "context_size": 10, **options}
+    )
 
 
 def test_a_resumed_run_over_the_stream_ends_with_the_same_bits(store, tmp_path):
@@ -50,7 +56,9 @@ def test_a_checkpoint_of_another_stream_is_refused(store, tmp_path):
 def test_evaluation_counts_every_held_out_site(store, tmp_path):
     train(stream(store), SETTINGS, str(tmp_path), device="cpu")
     baseline = MotifBaseline.from_batches(stream(store))
-    found = evaluate(load_model(str(tmp_path / "card.json")), stream(store, "val", shuffle=False), baseline=baseline, min_reads=5)
+    found = evaluate(
+        load_model(str(tmp_path / "card.json")), stream(store, "val", shuffle=False), baseline=baseline, min_reads=5
+    )
     padded = evaluate(load_model(str(tmp_path / "card.json")), stream(store, "val", tail="pad", seed=9), min_reads=5)
     labels = np.concatenate([b.label.numpy().ravel() for b in stream(store, "val")])
     for scorer in ("model", "baseline"):
