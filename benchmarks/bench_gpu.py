@@ -33,7 +33,7 @@ from harness import (
     simulated_study,
 )
 
-BATCH, WORKERS = 256, 2
+WORKERS = 2
 MAX_READS, MIN_READS = 100.0, 10.0
 
 
@@ -44,7 +44,7 @@ def prepare(cache: Path, scratch: Path, quick: bool) -> Path:
     run_process(command_line("ingest", "genomes", store, study / "genomes.json"))
     run_process(
         command_line("split", "windows", store, "bench", "--orthology", study / "orthologs.tsv", "--reference-genome", "sim1",
-                     "--test-chromosomes", "chr2", "--override-gates")
+                     "--test-chromosomes", "chr2")
     )  # fmt: skip
     return store
 
@@ -52,7 +52,7 @@ def prepare(cache: Path, scratch: Path, quick: bool) -> Path:
 class Trainer:
     """The reference network, its optimiser, and one step of it."""
 
-    def __init__(self, stream: Any, device: str) -> None:
+    def __init__(self, stream: Any, device: str, channels: int) -> None:
         import torch
 
         from splicestore.models import SpliceNet
@@ -60,7 +60,7 @@ class Trainer:
         torch.manual_seed(0)
         options = stream.plan.options
         self.device = torch.device(device)
-        self.model = SpliceNet(len(stream.condition_names), options.context_size, channels=64).to(self.device)
+        self.model = SpliceNet(len(stream.condition_names), options.context_size, channels=channels).to(self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self.condition_weights = torch.ones(len(stream.condition_names), device=self.device)
 
@@ -128,7 +128,7 @@ class Arm:
         return run
 
 
-def make_arms(store: Path, device: str, steps: int, workers: int) -> dict[str, Arm]:
+def make_arms(store: Path, device: str, batch_size: int, steps: int, channels: int) -> dict[str, Arm]:
     """Build every arm over its own stream and one common network."""
     import itertools
 
@@ -137,11 +137,11 @@ def make_arms(store: Path, device: str, steps: int, workers: int) -> dict[str, A
     opened = splicestore.open_store(str(store))
 
     def new_stream() -> Any:
-        return splicestore.WindowStream(opened, split="bench", batch_size=BATCH, seed=1, reverse_complement=True)
+        return splicestore.WindowStream(opened, split="bench", batch_size=batch_size, seed=1, reverse_complement=True)
 
     resident, tokens, loaded, dense = (new_stream() for _ in range(4))
-    trainer = Trainer(resident, device)
-    loader = loaded.loader(num_workers=workers, pin_memory=device.startswith("cuda"))
+    trainer = Trainer(resident, device, channels)
+    loader = loaded.loader(num_workers=WORKERS, pin_memory=device.startswith("cuda"))
     kept = next(iter(resident)).to(device)
 
     def on_device(batch: Any) -> Any:
@@ -177,13 +177,13 @@ def main() -> None:
         print("no GPU here: nothing measured, nothing recorded")
         return
     quick = arguments.quick
-    steps = 2 if quick else 100
+    batch_size, steps, channels = (16, 2, 4) if quick else (256, 100, 64)
     with scratch_folder() as scratch:
         store = prepare(arguments.cache, scratch, quick)
-        arms = make_arms(store, arguments.device, steps, WORKERS)
+        arms = make_arms(store, arguments.device, batch_size, steps, channels)
         runs = interleave(arms, rounds=1 if quick else 7)
     figures: dict[str, Any] = {f"{name}_ms_per_step": 1e3 * median(runs[name], "wall_s") / steps for name in arms}
-    figures |= {f"{name}_windows_per_s": steps * BATCH / median(runs[name], "wall_s") for name in arms}
+    figures |= {f"{name}_windows_per_s": steps * batch_size / median(runs[name], "wall_s") for name in arms}
     for name in ("tokens", "tokens_workers", "host_one_hot"):
         figures[f"{name}_waiting_share"] = 1 - 1 / paired_ratio(runs, name, "resident", "wall_s")
         figures[f"{name}_blocked_share"] = sorted(arms[name].blocked)[len(arms[name].blocked) // 2]
@@ -192,10 +192,10 @@ def main() -> None:
         "training_step" if not quick else "training_step_quick",
         {
             "device": device_description(arguments.device),
-            "batch_size": BATCH,
+            "batch_size": batch_size,
             "steps_per_arm": steps,
             "workers": WORKERS,
-            "network": "SpliceNet, 64 channels, bfloat16",
+            "network": f"SpliceNet, {channels} channels, bfloat16",
         },
         runs,
         figures=figures,

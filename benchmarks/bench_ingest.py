@@ -88,7 +88,10 @@ def bench_small(cache: Path, scratch: Path, quick: bool) -> list[Case]:
     )
     transcript_sites = 2 * counts["n_introns"]
     cells = transcript_sites * (counts["n_conditions"] - 1)
-    added = {value: (median(runs["ingest"], value) - median(runs["ingest_1_condition"], value)) for value in ("wall_s", "cpu_s")}
+    added = {
+        value: (median(runs["ingest"], value) - median(runs["ingest_1_condition"], value))
+        for value in ("wall_s", "cpu_s")
+    }
     genome = Case(
         "genome_20mb" if not quick else "genome_2mb",
         counts,
@@ -118,7 +121,9 @@ def bench_large(cache: Path, scratch: Path, quick: bool) -> list[Case]:
     """Measure two sizes with the same genes: memory must not follow the bases."""
     sizes = (4, 12) if quick else (100, 400)
     studies = {
-        size: simulated_study(cache, genomes=1, megabases=size, genes=100 if quick else 2_000, conditions=4 if quick else 20)
+        size: simulated_study(
+            cache, genomes=1, megabases=size, genes=100 if quick else 2_000, conditions=4 if quick else 20
+        )
         for size in sizes
     }
     counts = {size: check_equal(study, scratch) for size, study in studies.items()}
@@ -135,10 +140,15 @@ def bench_large(cache: Path, scratch: Path, quick: bool) -> list[Case]:
             {f"{size}mb": counts[size] for size in sizes},
             runs,
             targets=(
-                *(Target(f"peak_{size}mb", peak, 1024, "MiB") for size, peak in zip(sizes, (small, large), strict=True)),
+                *(
+                    Target(f"peak_{size}mb", peak, 1024, "MiB")
+                    for size, peak in zip(sizes, (small, large), strict=True)
+                ),
                 Target("peak_growth", abs(large / small - 1), 0.10, "of the smaller"),
                 *(
-                    Target(f"cpu_over_floor_{size}mb", paired_ratio(runs, f"ingest_{size}mb", f"floor_{size}mb"), 4, "x")
+                    Target(
+                        f"cpu_over_floor_{size}mb", paired_ratio(runs, f"ingest_{size}mb", f"floor_{size}mb"), 4, "x"
+                    )
                     for size in sizes
                 ),
             ),

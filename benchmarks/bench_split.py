@@ -28,14 +28,14 @@ SPLICEVO_TWO = {
 }
 
 
-def split_arm(study: Path, store: Path, *more: str) -> Callable[[], Run]:
+def split_arm(study: Path, store: Path) -> Callable[[], Run]:
     """Split under a new name each time: the same name again would find its split there and do nothing."""
     numbers = itertools.count()
 
     def work() -> Run:
         return run_process(
             command_line("split", "windows", store, f"bench{next(numbers)}", "--orthology", study / "orthologs.tsv",
-                         "--reference-genome", "sim1", "--test-chromosomes", "chr2", "--val-chromosomes", "chr3", "--json", *more)
+                         "--reference-genome", "sim1", "--test-chromosomes", "chr2", "--val-chromosomes", "chr3", "--json")
         )  # fmt: skip
 
     return work
@@ -47,9 +47,10 @@ def bench(
     """Ingest a study and split it ``rounds`` times."""
     study = simulated_study(cache, genomes=genomes, megabases=megabases, genes=genes, conditions=conditions)
     store = scratch / name
-    ingested = json.loads(run_process(command_line("ingest", "genomes", store, study / "genomes.json", "--json")).output)
-    # Simulated genomes are dense with genes and rearranged, so the guard excludes more than a gate for real ones allows.
-    runs = interleave({"split": split_arm(study, store, "--override-gates")}, rounds=rounds)
+    ingested = json.loads(
+        run_process(command_line("ingest", "genomes", store, study / "genomes.json", "--json")).output
+    )
+    runs = interleave({"split": split_arm(study, store)}, rounds=rounds)
     split = json.loads(runs["split"][-1].output)
     parameters = {
         "genomes": genomes,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness import (
@@ -47,7 +48,7 @@ def prepare(cache: Path, scratch: Path, quick: bool) -> tuple[Path, Path]:
     sizes = ("--window-size", str(WINDOW), "--context-size", str(CONTEXT))
     run_process(
         command_line("split", "windows", store, "bench", "--orthology", study / "orthologs.tsv", "--reference-genome", "sim1",
-                     "--test-chromosomes", "chr2", *sizes, "--override-gates")
+                     "--test-chromosomes", "chr2", *sizes)
     )  # fmt: skip
     run_process(command_line("export", "splicevo", store, dense, "--genome", "sim1", "--preset", "splicestore", *sizes))
     return store, dense / "sim1"
@@ -74,7 +75,9 @@ class Arms:
         self.table = opened.splits["bench"].to_pandas()
         summary = json.loads((self.dense / "summary.json").read_text())["arrays"]
         self.sequences, self.labels = (
-            np.memmap(self.dense / f"{name}.mmap", mode="r", dtype=summary[name]["dtype"], shape=tuple(summary[name]["shape"]))
+            np.memmap(
+                self.dense / f"{name}.mmap", mode="r", dtype=summary[name]["dtype"], shape=tuple(summary[name]["shape"])
+            )
             for name in ("sequences", "labels")
         )
         ids = [batch.window_id for batch in self.stream.numpy_batches()]
@@ -169,9 +172,11 @@ def main() -> None:
         arms.check_equal()
         names = ("tokens_usage", "one_hot_f32", "cut_live", "gather_f32", "memcpy_f32")
         runs: dict[str, list[Run]] = interleave(
-            {name: (lambda work=getattr(arms, name): measure(work)) for name in names}, rounds=1 if quick else 7
+            {name: partial(measure, getattr(arms, name)) for name in names}, rounds=1 if quick else 7
         )
-    rate = {value: {name: arms.n_windows / median(runs[name], value) for name in names} for value in ("wall_s", "cpu_s")}
+    rate = {
+        value: {name: arms.n_windows / median(runs[name], value) for name in names} for value in ("wall_s", "cpu_s")
+    }
     case = Case(
         "one_process" if not quick else "one_process_quick",
         {

@@ -164,9 +164,7 @@ def fresh(path: Path) -> Path:
     return path
 
 
-def simulated_study(
-    cache: Path, *, genomes: int, megabases: float, genes: int, conditions: int, seed: int = 1
-) -> Path:
+def simulated_study(cache: Path, *, genomes: int, megabases: float, genes: int, conditions: int, seed: int = 1) -> Path:
     """Return the folder of a simulated study, made on first use (about 3 Mb/s)."""
     folder = cache / f"sim-{genomes}x{megabases:g}Mb-{genes}g-{conditions}c-s{seed}"
     if not folder.exists():
@@ -246,7 +244,12 @@ class Case:
             )  # fmt: skip
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         for row in rows:
-            print("  " + "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))))
+            print(
+                "  "
+                + "  ".join(
+                    c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+                )
+            )
         for name, value in (self.figures or {}).items():
             print(f"  {name}: {_rounded(value)}")
         for target in self.targets:

@@ -29,10 +29,10 @@ GENOMES = ("amoeba", "bee", "cow")
 def worlds(draw):
     """One to three tiny genomes whose gene ids are the same words, and groups of their genes."""
     names = GENOMES[: draw(st.sampled_from([1, 2, 2, 3]))]
-    tiny = {name: draw(tiny_genomes(max_genes=5)) for name in names}
+    tiny = {name: draw(tiny_genomes(min_genes=draw(st.sampled_from([0, 3, 5])))) for name in names}
     genes = [(name, gene_id) for name in names for gene_id in tiny[name].truth()["genes"]]
     members = st.sampled_from([*genes, ("bee", "absent7")]) if genes and len(names) > 1 else st.nothing()
-    groups = draw(st.lists(st.lists(members, min_size=1, max_size=4), max_size=4)) if genes and len(names) > 1 else []
+    groups = draw(st.lists(st.lists(members, min_size=2, max_size=4), min_size=1, max_size=4)) if genes and len(names) > 1 else []
     if not any(gene in genes for group in groups for gene in group):
         groups = []
     return tiny, groups
@@ -41,9 +41,9 @@ def worlds(draw):
 @st.composite
 def split_options(draw):
     common = {
-        "window_size": draw(st.integers(5, 60)),
-        "context_size": draw(st.integers(0, 40)),
-        "guard": draw(st.sampled_from(["centre", "input", "none"])),
+        "window_size": draw(st.one_of(st.integers(5, 20), st.integers(5, 60))),
+        "context_size": draw(st.one_of(st.integers(0, 40), st.integers(15, 40))),
+        "guard": draw(st.sampled_from(["centre", "centre", "input", "none"])),
         "seed": draw(st.integers(0, 5)),
         "override_gates": True,
     }

@@ -194,3 +194,12 @@ def test_junctions_that_say_nothing(rows, genes, format, tmp_path):
     genome = ingest_tiny(tiny, tmp_path, usage=[{"file": str(path), "condition": "x", "format": format}])
     counts = usage_oracle.junction_counts(rows, tiny.truth()["sites"])
     check_usage_table(genome, {site: {"x": pair} for site, pair in counts.items()})
+
+
+@pytest.mark.parametrize("format", JUNCTION_FORMATS)
+def test_a_file_without_a_junction_measures_nothing(format, tmp_path):
+    tiny = TinyGenome((("chr1", "A" * 50),), (gene("a", "chr1", ((0, 10), (20, 30))),))
+    path = write_junctions(tmp_path / "junctions", [], format)
+    genome = ingest_tiny(tiny, tmp_path, usage=[{"file": str(path), "condition": "x", "format": format}])
+    assert genome.condition_names == ["x"]
+    check_usage_table(genome, {site: {"x": (None, None)} for site in tiny.truth()["sites"]})
