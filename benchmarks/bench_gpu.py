@@ -8,8 +8,9 @@ same number of steps in each:
 - ``tokens_workers``: the same over ``stream.loader`` with worker processes and page-locked memory
 - ``host_one_hot``: expanded to float32 on the host, then moved: 16 bytes a base
 
-The waiting share of an arm is what its steps take longer than resident ones; ``blocked`` is the part of the wall time
-that the loop spends inside ``next``. Without a GPU it says so and records nothing.
+Workers are started anew for every epoch (some 400 steps here), and that is in their arm. The waiting share of an arm is
+what its steps take longer than resident ones; ``blocked`` is the part of the wall time that the loop spends inside
+``next``. Without a GPU it says so and records nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ MAX_READS, MIN_READS = 100.0, 10.0
 
 def prepare(cache: Path, scratch: Path, quick: bool) -> Path:
     """Publish a split study."""
-    study = simulated_study(cache, genomes=1, megabases=2 if quick else 20, genes=80 if quick else 800, conditions=8)
+    study = simulated_study(
+        cache, genomes=1, megabases=2 if quick else 100, genes=80 if quick else 2_000, conditions=8 if quick else 20
+    )
     store = scratch / "store"
     run_process(command_line("ingest", "genomes", store, study / "genomes.json"))
     run_process(
@@ -86,7 +89,7 @@ class Trainer:
         loss = site_loss(site_logits.float(), label, real, batch.global_rows)
         loss = loss + usage_loss(row_logits.float(), rows, batch.global_rows, self.condition_weights, MAX_READS)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
 
     def wait(self) -> None:

@@ -32,7 +32,7 @@ def main() -> None:
     with scratch_folder() as scratch:
         store = scratch / "store"
         run_process(command_line("ingest", "genomes", store, study / "genomes.json"))
-        commands = {
+        commands: dict[str, Sequence[str | Path]] = {
             "python_pass": [sys.executable, "-c", "pass"],
             "import_splicestore": [sys.executable, "-c", "import splicestore"],
             "import_open_store": [sys.executable, "-c", "from splicestore import open_store"],

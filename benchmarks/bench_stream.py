@@ -16,9 +16,9 @@ dense files are read from the page cache, so nothing here shows what their 16 ti
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness import (
     Case,
@@ -54,61 +54,65 @@ def prepare(cache: Path, scratch: Path, quick: bool) -> tuple[Path, Path]:
     return store, dense / "sim1"
 
 
-@dataclass
+def dense_rows(table: Any, dense: Path) -> Any:
+    """Row of the export that holds each window of the split, -1 where it has none: (window,) int64."""
+    import pandas as pd
+
+    exported = pd.read_csv(dense / "metadata.csv", dtype={"chromosome": str})
+    exported = exported.rename(columns={"chromosome": "contig", "window_start": "start"})[["contig", "start", "strand"]]
+    exported["row"] = range(len(exported))
+    found = table[["contig", "start", "strand"]].merge(exported, how="left", on=["contig", "start", "strand"])
+    return found["row"].fillna(-1).to_numpy("int64")
+
+
+def open_arrays(dense: Path) -> tuple[Any, Any]:
+    """Map the one-hot (window, input, 4) float32 and the labels (window, position) int8."""
+    import numpy as np
+
+    arrays = json.loads((dense / "summary.json").read_text())["arrays"]
+    sequences, labels = (
+        np.memmap(dense / f"{name}.mmap", arrays[name]["dtype"], "r", shape=tuple(arrays[name]["shape"]))
+        for name in ("sequences", "labels")
+    )
+    return sequences, labels
+
+
+def live_blocks(store: Any, stream: Any) -> tuple[Any, list[Any]]:
+    """Read all blocks of an epoch into memory; return what cuts from them, and the steps to cut."""
+    from splicestore.stream.epoch import Reader
+    from splicestore.stream.reader import BlockReader, StreamStatistics
+
+    plan = stream.plan
+    reader = BlockReader(plan, [store.genomes[name] for name in plan.genome_names], plan.n_blocks, StreamStatistics())
+    steps = list(stream.epoch_order().steps(Reader(0, 1, 0, 1), 0))
+    for step in steps:
+        reader.cut(step, 0)
+    return reader, steps
+
+
 class Arms:
-    """The arms over ``epochs`` epochs of one stream."""
+    """The arms, each over ``epochs`` epochs of one stream."""
 
-    store: Path
-    dense: Path
-    epochs: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, store: Path, dense: Path, epochs: int) -> None:
         import numpy as np
         import torch
 
         import splicestore
 
         torch.set_num_threads(1)
-        opened = splicestore.open_store(str(self.store))
+        opened = splicestore.open_store(str(store))
+        self.epochs = epochs
         # The export has windows with genes only.
-        self.stream = splicestore.WindowStream(opened, split="bench", batch_size=BATCH, geneless=0.0, seed=1)
-        self.table = opened.splits["bench"].to_pandas()
-        summary = json.loads((self.dense / "summary.json").read_text())["arrays"]
-        self.sequences, self.labels = (
-            np.memmap(
-                self.dense / f"{name}.mmap", mode="r", dtype=summary[name]["dtype"], shape=tuple(summary[name]["shape"])
-            )
-            for name in ("sequences", "labels")
-        )
-        ids = [batch.window_id for batch in self.stream.numpy_batches()]
-        self.rows = [self.dense_rows(window_id) for window_id in ids]
-        self.n_windows = self.epochs * sum(map(len, ids))
+        self.stream: Any = splicestore.WindowStream(opened, split="bench", batch_size=BATCH, geneless=0.0, seed=1)
+        self.sequences, self.labels = open_arrays(dense)
+        row_of = dense_rows(opened.splits["bench"].to_pandas(), dense)
+        self.rows = [row_of[batch.window_id] for batch in self.stream.numpy_batches()]
+        if min(rows.min() for rows in self.rows) < 0:
+            raise SystemExit("the stream has windows that the dense export lacks")
+        self.live, self.steps = live_blocks(opened, self.stream)
         self.source = np.array(self.sequences[:BATCH])
         self.target = np.zeros_like(self.source)
-        self.open_live(opened)
-
-    def open_live(self, store):  # type: ignore[no-untyped-def]
-        """Read all blocks of the epoch into memory."""
-        from splicestore.stream.epoch import Reader
-        from splicestore.stream.reader import BlockReader, StreamStatistics
-
-        plan = self.stream.plan
-        genomes = [store.genomes[name] for name in plan.genome_names]
-        self.live = BlockReader(plan, genomes, plan.n_blocks, StreamStatistics())
-        self.steps = list(self.stream.epoch_order().steps(Reader(0, 1, 0, 1), 0))
-        for step in self.steps:
-            self.live.cut(step, 0)
-
-    def dense_rows(self, window_id):  # type: ignore[no-untyped-def]
-        """Rows of the export that hold these windows of the split."""
-        import pandas as pd
-
-        if not hasattr(self, "_row"):
-            exported = pd.read_csv(self.dense / "metadata.csv", dtype={"chromosome": str})
-            keys = zip(exported["chromosome"], exported["window_start"], exported["strand"], strict=True)
-            self._row = {key: row for row, key in enumerate(keys)}
-        rows = self.table.iloc[window_id]
-        return [self._row[key] for key in zip(rows["contig"], rows["start"], rows["strand"], strict=True)]
+        self.n_windows = epochs * sum(map(len, self.rows))
 
     def check_equal(self) -> None:
         """Compare every window of an epoch.

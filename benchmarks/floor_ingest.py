@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numcodecs.zstd import Zstd
+from numpy.typing import NDArray
 
 CHUNK_BASES = 131_072
 SLAB_BYTES = 4 * 1024 * 1024
@@ -32,7 +33,7 @@ def code_table() -> bytes:
     return table.tobytes()
 
 
-def read_codes(stream: BinaryIO) -> Iterator[bytes]:
+def read_codes(stream: gzip.GzipFile) -> Iterator[bytes]:
     """Yield the bases of all records as codes; headers and line ends are cut out."""
     table, in_header = code_table(), False
     while data := stream.read(SLAB_BYTES):
@@ -67,7 +68,7 @@ def write_frame(file: BinaryIO, codec: Zstd, codes: bytes) -> None:
     file.write(frame)
 
 
-def read_frames(path: Path) -> Iterator[np.ndarray]:
+def read_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     """Yield the chunks of a file as codes."""
     codec = Zstd()
     with path.open("rb") as file:

@@ -134,12 +134,12 @@ def command_line(*words: str | Path) -> list[str | Path]:
 def paired_ratio(runs: Mapping[str, Sequence[Run]], arm: str, base: str, value: str = "cpu_s") -> float:
     """Median over rounds of arm / base: what else the machine does in a round weighs on both."""
     pairs = zip(runs[arm], runs[base], strict=True)
-    return statistics.median(getattr(a, value) / getattr(b, value) for a, b in pairs)
+    return float(statistics.median(getattr(a, value) / getattr(b, value) for a, b in pairs))
 
 
 def median(runs: Sequence[Run], value: str) -> float:
     """Median of one figure over rounds."""
-    return statistics.median(getattr(run, value) for run in runs)
+    return float(statistics.median(getattr(run, value) for run in runs))
 
 
 def peak_mib(runs: Sequence[Run]) -> float:

@@ -64,6 +64,10 @@ _JUNCTION_COLUMNS = {
     "strand": ("strand", "strand_by_motif"),
     "reads": ("reads", "count", "score", "unique_reads"),
 }
+_TEXT_COLUMNS = dict.fromkeys(
+    ("Sample", "Region", "Gene", "Strand", "Partners", "Competitors", "contig", "chrom", "chr", "chromosome", "seqname", "strand",
+     "strand_by_motif", "attributes", "blockCount", "blockSizes", "blockStarts", "feature"), str,
+)  # fmt: skip
 _STRANDS = {"+": 1, "-": -1, "1": 1, "-1": -1, "2": -1, "0": 0, ".": 0, "?": 0, "*": 0}
 _STAR_STRANDS = {"0": 0, "1": 1, "2": -1}
 
@@ -146,7 +150,10 @@ class _Source:
     data: bytes
 
     def table(self, names: Sequence[str] | None, *, comment: bool = False) -> pd.DataFrame:
-        """Parse tab-separated text, every cell a string; row i of the result carries its line number as index."""
+        """Parse tab-separated text; row i of the result carries its line number as index.
+
+        Columns of plain numbers come out as numbers, anything else as text, so that a bad cell can be quoted.
+        """
         data = self.data
         if comment:
             data = re.sub(rb"(?m)^(#|track|browser)[^\n]*", b"", data)
@@ -156,8 +163,9 @@ class _Source:
                 sep="\t",
                 header=None if names is not None else 0,
                 names=list(names) if names is not None else None,
-                dtype=str,
+                dtype=_TEXT_COLUMNS,
                 keep_default_na=False,
+                na_values=[],
                 skip_blank_lines=False,
                 quoting=3,
                 engine="c",
@@ -166,12 +174,11 @@ class _Source:
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{self.url}: not a tab-separated table: {error}") from error
         frame.index = pd.RangeIndex(1 if names is not None else 2, len(frame) + (1 if names is not None else 2))
-        first = frame.columns[0]
-        return frame[frame[first].fillna("") != ""].fillna("")
+        return frame[frame[frame.columns[0]] != ""]
 
     def fail(self, line: int, column: str, value: object, allowed: str) -> InputError:
         """Build the error for one cell."""
-        return InputError(f"{self.url}: line {line}, column {column}: got {value!r}, allowed is {allowed}")
+        return InputError(f"{self.url}: line {line}, column {column}: got {str(value)!r}, allowed is {allowed}")
 
     def counts(self, column: pd.Series[Any]) -> NDArray[np.float64]:
         """Parse counts: finite and not negative."""
@@ -240,7 +247,9 @@ def _read_spliser(source: _Source) -> SiteCounts:
         contig=frame["Region"].to_numpy(object),
         position=position,
         strand=source.strands(frame["Strand"], _STRANDS),
-        side=_sides(frame["Partners"], position) if "Partners" in frame.columns else np.zeros(len(frame), dtype=np.int8),
+        side=_sides(frame["Partners"], position)
+        if "Partners" in frame.columns
+        else np.zeros(len(frame), dtype=np.int8),
         alpha=source.counts(frame["alpha_count"]),
         beta=source.counts(frame["beta1_count"]) + source.counts(frame[beta2]),
         sample=codes.astype(np.int32),
@@ -252,14 +261,25 @@ def _read_spliser(source: _Source) -> SiteCounts:
 def _sides(partners: pd.Series[Any], position: NDArray[np.int64]) -> NDArray[np.int8]:
     """Tell the side from SpliSER's Partners, ``{position: reads, ...}``: partners further right, a left end.
 
-    The keys are the partners; numbers behind a colon are read counts.
+    Numbers behind a colon are read counts, all others are positions of partners.
     """
-    keys = partners.str.findall(r"(?<![\d.:])(?<!:\s)(\d+)")
-    counts = np.array([len(k) if isinstance(k, list) else 0 for k in keys], dtype=np.int64)
-    flat = np.array([int(k) for row in keys if isinstance(row, list) for k in row], dtype=np.int64)
-    row = np.repeat(np.arange(len(position)), counts)
-    right = np.bincount(row[flat > position[row]], minlength=len(position))
-    left = np.bincount(row[flat < position[row]], minlength=len(position))
+    text = "\n".join(partners.astype(object).tolist()).encode() + b"\n"
+    letters = np.frombuffer(text, dtype=np.uint8)
+    row_of = np.cumsum(letters == ord("\n")) - (letters == ord("\n"))
+    is_digit = (letters >= ord("0")) & (letters <= ord("9"))
+    starts = np.flatnonzero(is_digit & ~np.concatenate(([False], is_digit[:-1])))
+    ends = np.flatnonzero(is_digit & ~np.concatenate((is_digit[1:], [False]))) + 1
+    # The last visible letter before each number tells a count from a position.
+    visible = np.maximum.accumulate(np.where((letters != ord(" ")) & ~is_digit, np.arange(len(letters)), 0))
+    is_partner = letters[visible[starts]] != ord(":")
+    starts, ends = starts[is_partner], ends[is_partner]
+    values = np.zeros(len(starts), dtype=np.int64)
+    for place in range(int((ends - starts).max()) if len(starts) else 0):
+        inside = starts + place < ends
+        values[inside] = values[inside] * 10 + (letters[starts[inside] + place] - ord("0"))
+    row = row_of[starts]
+    right = np.bincount(row[values > position[row]], minlength=len(position))
+    left = np.bincount(row[values < position[row]], minlength=len(position))
     return np.where((right > 0) & (left == 0), -1, np.where((left > 0) & (right == 0), 1, 0)).astype(np.int8)
 
 
@@ -282,7 +302,9 @@ def _read_regtools(source: _Source) -> JunctionCounts:
     two = frame["blockCount"].str.strip() == "2"
     if not two.all():
         i = int(np.flatnonzero(~two.to_numpy())[0])
-        raise source.fail(int(frame.index[i]), "blockCount", frame["blockCount"].iloc[i], "2 (the two overhangs of a junction)")
+        raise source.fail(
+            int(frame.index[i]), "blockCount", frame["blockCount"].iloc[i], "2 (the two overhangs of a junction)"
+        )
     sizes = frame["blockSizes"].str.rstrip(",").str.split(",", expand=True)
     left = source.positions(sizes[0].rename("blockSizes"))
     right = source.positions(sizes[1].rename("blockSizes"))

@@ -47,8 +47,8 @@ def split_options(draw):
         "seed": draw(st.integers(0, 5)),
         "override_gates": True,
     }
-    if draw(st.booleans()):
-        fractions = {"test_fraction": draw(st.sampled_from([0.1, 0.3, 0.5])), "val_fraction": draw(st.sampled_from([0.2, 0.4]))}
+    if draw(st.integers(0, 2)):
+        fractions = {"test_fraction": draw(st.sampled_from([0.3, 0.4, 0.5])), "val_fraction": draw(st.sampled_from([0.0, 0.2, 0.4]))}
         return SplitOptions(reference_genome=draw(st.sampled_from([None, "amoeba"])), **fractions, **common)
     unassigned = draw(st.sampled_from(["train", "drop", "hash"]))
     return SplitOptions(
