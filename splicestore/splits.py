@@ -132,7 +132,7 @@ class Split:
                 "strand": strand_signs(self.window_strand),
                 "subset": np.array(SUBSET_NAMES, dtype=object)[self.window_subset],
                 "reason": self._words("window_reason"),
-                "genes": genes,
+                "genes": pd.Series(genes, dtype=object),
             }
         )
 

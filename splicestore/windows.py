@@ -48,7 +48,8 @@ class WindowOptions:
     """How windows are tiled and read; the defaults are the project's, ``splicevo()`` are SplicEvo's."""
 
     region: Literal["gene", "sites", "genome"] = "gene"
-    """gene: gene bodies; sites: from a gene's first to its last site; genome: everything, + strand."""
+    """gene: gene bodies; sites: from a gene's first to its last site; genome: whole contigs from their first base, on
+    both strands (on + where the genome has no genes)."""
     anchor: Literal["grid", "region_start"] = "grid"
     """grid: cells [jW, (j+1)W) of the contig; region_start: from each region's start, short ones padded."""
     geneless: bool = False
@@ -159,7 +160,7 @@ class WindowSet:
                 "start": start,
                 "end": start + self.window_size,
                 "strand": strand_signs(self.strand),
-                "genes": genes,
+                "genes": pd.Series(genes, dtype=object),
             }
         )
 

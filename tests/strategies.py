@@ -90,7 +90,9 @@ class TinyGenome:
                 for t in gene.transcripts
             )
             genes.append(
-                replace(gene, strand=-gene.strand, start=size - gene.end, end=size - gene.start, transcripts=transcripts)
+                replace(
+                    gene, strand=-gene.strand, start=size - gene.end, end=size - gene.start, transcripts=transcripts
+                )
             )
         contigs = tuple((name, genome_oracle.reverse_complement(bases)) for name, bases in self.contigs)
         return replace(self, contigs=contigs, genes=tuple(genes))
@@ -292,7 +294,9 @@ COUNTS = st.integers(0, 30)
 
 
 @st.composite
-def junctions(draw: st.DrawFn, genome: genome_oracle.Genome, max_size: int = 12) -> list[tuple[str, int, int, int, float]]:
+def junctions(
+    draw: st.DrawFn, genome: genome_oracle.Genome, max_size: int = 12
+) -> list[tuple[str, int, int, int, float]]:
     """Junctions (contig, start, end, strand, reads): introns, introns with one end moved, and any others."""
     names = list(genome["contigs"])
     introns = sorted(genome["introns"])

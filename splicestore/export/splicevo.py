@@ -143,20 +143,32 @@ def subsets_of_windows(view: Split, genome_index: int, windows: WindowSet) -> ND
     for code in (SUBSET_EXCLUDED, SUBSET_VAL, SUBSET_TEST):
         genes = gene_subset == code
         subset[meets_any(start, end, genome.gene_start[genes], genome.gene_end[genes])] = code
-    context = windows.context_size
-    low, high = clipped_spans(
-        windows.start, windows.contig, genome.contig_offset, genome.contig_length, before=context, after=size + context
-    )
-    rows = view.window_genome == genome_index
-    table_start, table_subset = view.window_start[rows], view.window_subset[rows]
-    for guarded, against in ((SUBSET_TRAIN, (SUBSET_TEST, SUBSET_VAL)), (SUBSET_VAL, (SUBSET_TEST,))):
-        held = np.isin(subset, against)
-        table = np.isin(table_subset, against)
-        centres = np.concatenate((start[held], table_start[table]))
-        ends = np.concatenate((end[held], table_start[table] + view.window_size))
-        hit = meets_any(low, high, centres, ends) & (subset == guarded)
-        subset[hit] = SUBSET_EXCLUDED
+    guard = str(view.attributes["guard"])
+    if guard != "none":
+        _apply_guard(view, genome_index, windows, subset, guard)
     return subset
+
+
+def _apply_guard(view: Split, genome_index: int, windows: WindowSet, subset: NDArray[np.uint8], guard: str) -> None:
+    """Exclude windows whose input meets held-out centres (``input``: held-out inputs), of either tiling."""
+    genome, size = windows.genome, windows.window_size
+
+    def spans(start: NDArray[np.int64], contig: NDArray[np.int32], window: int, context: int) -> tuple[Any, Any]:
+        return clipped_spans(
+            start, contig, genome.contig_offset, genome.contig_length, before=context, after=window + context
+        )
+
+    low, high = spans(windows.start, windows.contig, size, windows.context_size)
+    wide = guard == "input"
+    own = spans(windows.start, windows.contig, size, windows.context_size if wide else 0)
+    rows = view.window_genome == genome_index
+    table_subset = view.window_subset[rows]
+    table = spans(view.window_start[rows], view.window_contig[rows], view.window_size, view.context_size if wide else 0)
+    before = subset.copy()
+    for guarded, against in ((SUBSET_TRAIN, (SUBSET_TEST, SUBSET_VAL)), (SUBSET_VAL, (SUBSET_TEST,))):
+        held, held_in_table = np.isin(before, against), np.isin(table_subset, against)
+        first, last = (np.concatenate((o[held], t[held_in_table])) for o, t in zip(own, table, strict=True))
+        subset[meets_any(low, high, first, last) & (before == guarded)] = SUBSET_EXCLUDED
 
 
 def _write_folder(

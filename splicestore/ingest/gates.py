@@ -95,7 +95,7 @@ def check_motif_gate(report: MotifReport, genome_id: str) -> None:
         if total >= MOTIF_GATE_SITES and good < MOTIF_GATE * total:
             motifs = ", ".join(f"{m} {n}" for m, n in report.common.items())
             raise GateError(
-                f"genome {genome_id}: only {good} of {total} {kind} sites on the {strand} strand have the "
-                f"bases of a GT-AG, GC-AG or AT-AC intron (allowed from {MOTIF_GATE:.0%}; most frequent: "
-                f"{motifs}): annotation and FASTA are probably of different assemblies, or the coordinates are off by one; --override-gates keeps them"
+                f"genome {genome_id}: only {good} of {total} {kind} sites on the {strand} strand have the bases of a "
+                f"GT-AG, GC-AG or AT-AC intron (allowed from {MOTIF_GATE:.0%}; most frequent: {motifs}): annotation and "
+                "FASTA are probably of different assemblies, or the coordinates are off by one; --override-gates keeps them"
             )

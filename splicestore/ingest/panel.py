@@ -106,6 +106,8 @@ class _Unmatched:
     """Distinct boundaries that joined no site, over all files of the panel."""
 
     frames: list[pd.DataFrame] = field(default_factory=list)
+    notes: list[LedgerRow] = field(default_factory=list)
+    """Rows that stand for many rows of one file."""
 
     def add(
         self, contig: NDArray[np.object_], position: Int64, strand: NDArray[np.int8], reason: NDArray[np.object_]
@@ -116,11 +118,11 @@ class _Unmatched:
 
     def rows(self) -> list[LedgerRow]:
         if not self.frames:
-            return []
+            return self.notes
         keys = ["contig", "position", "strand", "reason"]
         table = pd.concat(self.frames).groupby(keys, sort=True)["count"].sum().reset_index()
         signs = {1: "+", -1: "-", 0: "."}
-        return [
+        return self.notes + [
             LedgerRow("usage_site", f"{c}:{p}:{signs[int(s)]}", str(r), "", int(n))
             for c, p, s, r, n in zip(
                 table["contig"], table["position"], table["strand"], table["reason"], table["count"], strict=True
@@ -359,7 +361,9 @@ def _place_junctions(
     usage: UsageFile, counts: JunctionCounts, tables: GenomeTables, index: SiteIndex, unmatched: _Unmatched
 ) -> tuple[_Junctions, JoinReport]:
     """Resolve contigs and missing strands, and measure the join (by reads) of both ends."""
+    counts = _with_reads(usage, counts, unmatched)
     offset, length, known = _place(counts.contig, tables.contigs)
+    inside = known & (counts.start > 0) & (counts.end < length)
     left, right = _bases(counts.start, -1, offset, length), _bases(counts.end, 0, offset, length)
     strand = _resolve_strand(index, left, right, counts.strand)
     n = len(strand)
@@ -382,16 +386,31 @@ def _place_junctions(
         judged=join_rates(match, reads * anchored),
     )
     missed = match.row < 0
-    reason = np.where(~known, "unknown_contig", np.where(strand == 0, "no_strand", "unknown_site")).astype(object)
+    reason = np.select(
+        [~known, ~inside, strand == 0], ["unknown_contig", "past_contig_end", "no_strand"], "unknown_site"
+    ).astype(object)
     names = np.concatenate((counts.contig, counts.contig))
     positions = np.concatenate((counts.start, counts.end))
     unmatched.add(
         names[missed], positions[missed], np.concatenate((strand,) * 2)[missed], np.concatenate((reason,) * 2)[missed]
     )
-    usable = known & (strand != 0)
+    usable = (strand != 0) & inside
     return _Junctions(
         offset[usable], counts.start[usable], counts.end[usable], strand[usable], counts.reads[usable]
     ), report
+
+
+def _with_reads(usage: UsageFile, counts: JunctionCounts, unmatched: _Unmatched) -> JunctionCounts:
+    """Leave out junctions without a read (STAR lists those that only multi-mapping reads support): no evidence."""
+    seen = counts.reads > 0
+    if not seen.all():
+        name = usage.file.rsplit("/", 1)[-1]
+        unmatched.notes.append(
+            LedgerRow("usage_file", usage.condition_id, "junctions_without_reads", name, int((~seen).sum()))
+        )
+    return JunctionCounts(
+        counts.contig[seen], counts.start[seen], counts.end[seen], counts.strand[seen], counts.reads[seen]
+    )
 
 
 def _resolve_strand(index: SiteIndex, left: Int64, right: Int64, strand: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -211,7 +211,11 @@ def _transcript_table(
             "row": np.array([rows[code] for code in range(len(names))], dtype=np.int64),
         }
     )
-    table.loc[known, "gene_id"] = nodes["id"].to_numpy(dtype=object)[top[known]]
+    # A gene that is named as a parent but has no row of its own is still one gene of all its transcripts.
+    above = nodes["parent"].to_numpy(dtype=object)[top[known]]
+    is_gene = np.array([is_gene_type(name) for name in nodes["type"].to_numpy(dtype=object)[top[known]]], dtype=bool)
+    named = np.where(is_gene | (above == ""), nodes["id"].to_numpy(dtype=object)[top[known]], above)
+    table.loc[known, "gene_id"] = named
     table.loc[known, "biotype"] = filled
     for name in ("tags", "support_level", "start", "end"):
         table.loc[known, name] = own_rows[name].to_numpy()

@@ -40,7 +40,9 @@ def read_sample_sheet(
     header = [h.strip().lower() for h in next(csv.reader([lines[0][1]], delimiter=delimiter))]
     missing = [c for c in ("sample", "file") if c not in header]
     if missing or not {"condition", "tissue"} & set(header):
-        raise InputError(f"{url}: sample sheet needs columns sample, file and condition (or tissue); has {', '.join(header)}")
+        raise InputError(
+            f"{url}: sample sheet needs columns sample, file and condition (or tissue); has {', '.join(header)}"
+        )
     rows = []
     for number, text in lines[1:]:
         cells = [c.strip() for c in next(csv.reader([text], delimiter=delimiter))]
@@ -58,7 +60,9 @@ def _usage_files(url: str, rows: list[tuple[int, dict[str, str]]]) -> list[Usage
     for number, row in rows:
         key = (row["sample"], row["file"])
         if key in seen:
-            raise InputError(f"{url}: line {number}: sample {key[0]!r} of {key[1]!r} stands on line {seen[key]} already")
+            raise InputError(
+                f"{url}: line {number}: sample {key[0]!r} of {key[1]!r} stands on line {seen[key]} already"
+            )
         seen[key] = number
         shared[row["file"]] = shared.get(row["file"], 0) + 1
         if not (row.get("condition") or condition_name(row.get("tissue"), row.get("timepoint"))):

@@ -299,6 +299,9 @@ def _read_regtools(source: _Source) -> JunctionCounts:
     names = ("contig", "chromStart", "chromEnd", "name", "score", "strand", "thickStart", "thickEnd", "rgb", "blockCount",
              "blockSizes", "blockStarts")  # fmt: skip
     frame = source.table(names, comment=True)
+    if frame.empty:
+        none = np.zeros(0, dtype=np.int64)
+        return source.junctions(frame, none, none, none.astype(np.int8), none.astype(np.float64))
     two = frame["blockCount"].str.strip() == "2"
     if not two.all():
         i = int(np.flatnonzero(~two.to_numpy())[0])

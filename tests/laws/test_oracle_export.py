@@ -77,7 +77,9 @@ def check_export(data, tiny, window_size, context_size):
         windows = genome.windows(window_size, context_size, preset="splicevo")
         if truth["genes"]:
             assert window_list(windows) == window_oracle.splicevo_windows(truth, window_size)
-        report = export_splicevo(open_tiny(folder), str(folder / "out"), window_size=window_size, context_size=context_size)
+        report = export_splicevo(
+            open_tiny(folder), str(folder / "out"), window_size=window_size, context_size=context_size
+        )
         assert report.n_windows == {"genome": len(windows)}
         check_folder(folder / "out" / "genome", truth, window_size, context_size, counts, ["x"])
 
@@ -114,7 +116,12 @@ def test_an_export_of_a_split_keeps_its_guard(guard, data, window_size, context_
     tiny = data.draw(tiny_genomes(min_genes=4))
     truth = tiny.truth()
     options = SplitOptions(
-        window_size=window_size, context_size=context_size, test_fraction=0.4, guard=guard, seed=seed, override_gates=True
+        window_size=window_size,
+        context_size=context_size,
+        test_fraction=0.4,
+        guard=guard,
+        seed=seed,
+        override_gates=True,
     )
     decided, windows, table = expected_split({"genome": truth}, [], options)
     assume(not split_is_empty(table, options) and window_oracle.splicevo_windows(truth, window_size))
@@ -126,7 +133,9 @@ def test_an_export_of_a_split_keeps_its_guard(guard, data, window_size, context_
         for subset in ("train", "val", "test"):
             if (folder / "out" / subset).is_dir():
                 rows = read_rows(folder / "out" / subset / "metadata.csv")
-                exported |= {(r["chromosome"], int(r["window_start"]), {"+": 1, "-": -1}[r["strand"]]): subset for r in rows}
+                exported |= {
+                    (r["chromosome"], int(r["window_start"]), {"+": 1, "-": -1}[r["strand"]]): subset for r in rows
+                }
     spans = {("genome", name): (g["contig"], g["start"], g["end"]) for name, g in truth["genes"].items()}
     held = [window for window, (subset, _) in zip(windows, table, strict=True) if subset == "test"]
     reach = context_size if guard == "input" else 0
@@ -135,7 +144,9 @@ def test_an_export_of_a_split_keeps_its_guard(guard, data, window_size, context_
         subset, _ = split_oracle.window_decision(key, spans, decided, {})
         mine = (start - context_size, start + window_size + context_size)
         others = [w for w in held if w[1] == contig]
-        others += [("", c, s, s + window_size, 1) for (c, s, _), found in exported.items() if found == "test" and c == contig]
+        others += [
+            ("", c, s, s + window_size, 1) for (c, s, _), found in exported.items() if found == "test" and c == contig
+        ]
         meets = any(split_oracle.overlap(mine, (w[2] - reach, w[3] + reach)) for w in others)
         expected = None if subset == "train" and meets else subset
         assert exported.get((contig, start, strand)) == expected
@@ -147,9 +158,7 @@ def test_the_input_guard_holds_for_an_export(guard, train_windows, tmp_path):
     chains = {"a": ((0, 10), (20, 30)), "b": ((45, 50), (60, 75))}
     genes = tuple(TinyGene(n, "chr1", 1, c[0][0], c[1][1], (TinyTranscript(f"{n}.t0", c),)) for n, c in chains.items())
     ingest_tiny(TinyGenome((("chr1", "ACGTN" * 40),), genes), tmp_path)
-    options = SplitOptions(
-        window_size=15, context_size=10, test_fraction=0.4, guard=guard, seed=2, override_gates=True
-    )
+    options = SplitOptions(window_size=15, context_size=10, test_fraction=0.4, guard=guard, seed=2, override_gates=True)
     split_windows(open_tiny(tmp_path), "run", options)
     report = export_splicevo(open_tiny(tmp_path), str(tmp_path / "out"), split="run")
     assert report.n_windows.get("test") == 1

@@ -67,7 +67,9 @@ def check_conservation(genome, tiny):
         lost[row.item, row.reason] += row.count
     transcripts = [t for gene in tiny.genes for t in gene.transcripts]
     assert len(genome.gene_ids) + sum(lost["gene", reason] for reason in DROPS_A_GENE) == len(tiny.genes)
-    dropped = set(ledger.loc[(ledger["item"] == "transcript") & ledger["reason"].isin(DROPS_A_TRANSCRIPT), "identifier"])
+    dropped = set(
+        ledger.loc[(ledger["item"] == "transcript") & ledger["reason"].isin(DROPS_A_TRANSCRIPT), "identifier"]
+    )
     stored = set(transcript_table(genome))
     assert stored | dropped == {t.transcript_id for t in transcripts}
     assert not stored & dropped
@@ -166,7 +168,9 @@ def test_two_stores_of_the_same_input_hold_the_same_bytes(tiny):
         one, two = (store_listing(folder / name / "store" / "genomes") for name in ("one", "two"))
         manifests = {path for path in one if path.endswith("manifest.json")}
         assert one.keys() == two.keys()
-        assert {p: b for p, b in one.items() if p not in manifests} == {p: b for p, b in two.items() if p not in manifests}
+        assert {p: b for p, b in one.items() if p not in manifests} == {
+            p: b for p, b in two.items() if p not in manifests
+        }
 
 
 # -- strand symmetry -------------------------------------------------------------------------------------------------
@@ -180,7 +184,9 @@ def test_the_other_strand_is_the_same_world(data, window_size, context_size, reg
         here = ingest_tiny(tiny, folder / "here").windows(window_size, context_size, region=region)
         there = ingest_tiny(tiny.mirrored(), folder / "there").windows(window_size, context_size, region=region)
         length = {name: len(text) for name, text in tiny.contigs}
-        mirrored = [(c, length[c] - start - window_size, -strand, genes) for c, start, strand, genes in window_list(here)]
+        mirrored = [
+            (c, length[c] - start - window_size, -strand, genes) for c, start, strand, genes in window_list(here)
+        ]
         rows = {window: row for row, window in enumerate(window_list(there))}
         assert rows.keys() == set(mirrored)
         order = np.array([rows[window] for window in mirrored], dtype=np.int64)

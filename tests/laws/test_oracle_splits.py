@@ -32,7 +32,11 @@ def worlds(draw):
     tiny = {name: draw(tiny_genomes(min_genes=draw(st.sampled_from([0, 3, 5])))) for name in names}
     genes = [(name, gene_id) for name in names for gene_id in tiny[name].truth()["genes"]]
     members = st.sampled_from([*genes, ("bee", "absent7")]) if genes and len(names) > 1 else st.nothing()
-    groups = draw(st.lists(st.lists(members, min_size=2, max_size=4), min_size=1, max_size=4)) if genes and len(names) > 1 else []
+    groups = (
+        draw(st.lists(st.lists(members, min_size=2, max_size=4), min_size=1, max_size=4))
+        if genes and len(names) > 1
+        else []
+    )
     if not any(gene in genes for group in groups for gene in group):
         groups = []
     return tiny, groups
@@ -48,7 +52,10 @@ def split_options(draw):
         "override_gates": True,
     }
     if draw(st.integers(0, 2)):
-        fractions = {"test_fraction": draw(st.sampled_from([0.3, 0.4, 0.5])), "val_fraction": draw(st.sampled_from([0.0, 0.2, 0.4]))}
+        fractions = {
+            "test_fraction": draw(st.sampled_from([0.3, 0.4, 0.5])),
+            "val_fraction": draw(st.sampled_from([0.0, 0.2, 0.4])),
+        }
         return SplitOptions(reference_genome=draw(st.sampled_from([None, "amoeba"])), **fractions, **common)
     unassigned = draw(st.sampled_from(["train", "drop", "hash"]))
     return SplitOptions(

@@ -163,7 +163,10 @@ def test_usage_of_the_other_strand_is_the_same(data, window_size):
             windows.append(ingest_tiny(world, folder / name, usage=usage).windows(window_size, 3, min_reads=1))
         here, there = windows
         rows_there = {window: row for row, window in enumerate(window_list(there))}
-        order = [rows_there[c, length[c] - start - window_size, -strand, genes] for c, start, strand, genes in window_list(here)]
+        order = [
+            rows_there[c, length[c] - start - window_size, -strand, genes]
+            for c, start, strand, genes in window_list(here)
+        ]
         theirs = {name: array[order] for name, array in stored_arrays(there).items()} if order else stored_arrays(there)
         assert_same_arrays(theirs, stored_arrays(here), "mirrored")
         assert len(here) == len(there)

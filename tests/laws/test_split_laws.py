@@ -267,7 +267,9 @@ def test_an_unrelated_genome_changes_nothing_for_the_others(case, stranger):
 def test_components_are_the_closure_of_groups(n, data):
     pair = st.tuples(st.integers(0, n - 1), st.integers(0, 5)) if n else st.nothing()
     rows = data.draw(st.lists(pair, max_size=15)) if n else []
-    component = group_components(n, np.array([m for m, _ in rows], dtype=int), np.array([g for _, g in rows], dtype=int))
+    component = group_components(
+        n, np.array([m for m, _ in rows], dtype=int), np.array([g for _, g in rows], dtype=int)
+    )
     groups = [[("x", f"{m:02d}") for m, g in rows if g == group] for group in range(6)]
     sets = split_oracle.components([("x", f"{m:02d}") for m in range(n)], groups)
     found = [{("x", f"{m:02d}") for m in range(n) if component[m] == c} for c in range(len(sets))]
@@ -290,10 +292,18 @@ def slow_windows(world, opts, result):
         for contig, start, strand in zip(tiles.contig, tiles.start, tiles.strand, strict=True):
             offset, length = int(layout.contig_offset[contig]), int(layout.contig_length[contig])
             position = int(start) - offset
-            key = (layout.genome_id, layout.contig_name[contig], position, min(position + opts.window_size, length), int(strand))
+            key = (
+                layout.genome_id,
+                layout.contig_name[contig],
+                position,
+                min(position + opts.window_size, length),
+                int(strand),
+            )
             met = [
                 decided[layout.genome_id, gene_id]
-                for gene_id, a, b in zip(layout.gene_id, layout.gene_start - offset, layout.gene_end - offset, strict=True)
+                for gene_id, a, b in zip(
+                    layout.gene_id, layout.gene_start - offset, layout.gene_end - offset, strict=True
+                )
                 if a < key[3] and position < b
             ]
             if met:
@@ -325,7 +335,9 @@ def test_the_table_is_sorted_and_links_each_window_to_its_genes(case):
         first_gene = table.gene_rows(genome).start
         for row in range(table.n_windows)[table.window_rows(genome)]:
             centre, _ = centre_and_input(table, row)
-            met = [g for g in range(len(layout.gene_id)) if centre & set(range(layout.gene_start[g], layout.gene_end[g]))]
+            met = [
+                g for g in range(len(layout.gene_id)) if centre & set(range(layout.gene_start[g], layout.gene_end[g]))
+            ]
             own = [first_gene + g for g in met if layout.gene_strand[g] == table.window_strand[row]]
             assert table.window_gene_index[table.window_gene_ptr[row] : table.window_gene_ptr[row + 1]].tolist() == own
             assert bool(table.window_has_gene[row]) == bool(met)
@@ -374,14 +386,20 @@ def test_what_goes_in_comes_out_or_has_a_reason(case):
     table = split(world, opts).table
     n_tiles = sum(len(slow_tiles(layout, opts.window_size)) for layout in world.layouts)
     n_genes = sum(len(layout.gene_id) for layout in world.layouts)
-    for n, subset, reason in ((n_tiles, table.window_subset, table.window_reason), (n_genes, table.gene_subset, table.gene_reason)):
+    for n, subset, reason in (
+        (n_tiles, table.window_subset, table.window_reason),
+        (n_genes, table.gene_subset, table.gene_reason),
+    ):
         counts = count_subsets(subset)
         assert sum(counts.values()) == n
         assert sum(count_reasons(reason).values()) == counts["excluded"]
         assert ((subset == SUBSET_EXCLUDED) == (reason > 0)).all()
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30))), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30))))
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30))),
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30))),
+)
 def test_meeting_is_sharing_a_base(spans, others):
     def columns(rows):
         return np.array([a for a, _ in rows], dtype=np.int64), np.array([b for _, b in rows], dtype=np.int64)
@@ -404,7 +422,9 @@ def extensions(draw):
         names = dict(zip(layout.contig_name, range(len(layout.contig_name)), strict=True))
         genes = [
             (gene_id, int(c), int(a - layout.contig_offset[c]), int(b - layout.contig_offset[c]), int(s))
-            for gene_id, c, a, b, s in zip(layout.gene_id, layout.gene_contig, layout.gene_start, layout.gene_end, layout.gene_strand, strict=True)
+            for gene_id, c, a, b, s in zip(
+                layout.gene_id, layout.gene_contig, layout.gene_start, layout.gene_end, layout.gene_strand, strict=True
+            )
         ]
         for i, c in enumerate(extra.gene_contig):
             contig = names.get(extra.contig_name[c], 0)
@@ -482,7 +502,9 @@ def test_rebuilding_lists_every_move(case):
         (rows[row], SUBSET_NAMES[a], SUBSET_NAMES[b])
         for row, a, b in zip(moves.window_row, moves.window_old, moves.window_new, strict=True)
     }
-    assert listed == {(k, before[k][0], after[k][0]) for k in before.keys() & after.keys() if before[k][0] != after[k][0]}
+    assert listed == {
+        (k, before[k][0], after[k][0]) for k in before.keys() & after.keys() if before[k][0] != after[k][0]
+    }
     assert moves.n_vanished == len(before.keys() - after.keys())
 
 

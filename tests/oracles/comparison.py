@@ -63,9 +63,7 @@ def site_table(genome: Genome) -> dict[genome_oracle.Site, set[str]]:
     keys = list(zip(genome.site_position.tolist(), genome.site_strand.tolist(), strict=True))
     assert keys == sorted(set(keys))
     kinds = {"both": {"donor", "acceptor"}, "donor": {"donor"}, "acceptor": {"acceptor"}}
-    return {
-        (row.contig, row.position, {"+": 1, "-": -1}[row.strand]): kinds[row.kind] for row in table.itertuples()
-    }
+    return {(row.contig, row.position, {"+": 1, "-": -1}[row.strand]): kinds[row.kind] for row in table.itertuples()}
 
 
 def site_genes(genome: Genome) -> dict[genome_oracle.Site, set[str]]:
@@ -84,7 +82,10 @@ def transcript_table(genome: Genome) -> dict[str, tuple[str, list[tuple[int, int
     for row, (name, gene_id) in enumerate(genome.transcript_genes().items()):
         offset = genome.contig_offset[genome.gene_contig[genome.gene_ids.index(gene_id)]]
         exons = slice(ptr[row], ptr[row + 1])
-        found[name] = (gene_id, list(zip((start[exons] - offset).tolist(), (end[exons] - offset).tolist(), strict=True)))
+        found[name] = (
+            gene_id,
+            list(zip((start[exons] - offset).tolist(), (end[exons] - offset).tolist(), strict=True)),
+        )
     return found
 
 
@@ -157,7 +158,9 @@ def stored_arrays(windows: WindowSet, first: int = 0, last: int | None = None) -
     return {"sequence": windows.sequence(first, last), "label": windows.label(first, last), **usage}
 
 
-def assert_same_arrays(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], about: object = "") -> None:
+def assert_same_arrays(
+    found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], about: object = ""
+) -> None:
     """Equal in dtype, shape and every value, NaN where NaN."""
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -208,14 +211,25 @@ def expected_split(
     else:
         contig_of = {gene: span[0] for gene, span in spans.items()}
         policies = {"conflict": options.conflict, "unassigned": options.unassigned}
-        decided = split_oracle.assign_chromosomes(found, contig_of, options.reference_genome, test, val, **policies, **shares)
-        mode = {"name": "chromosomes", "reference_genome": options.reference_genome, "test_chromosomes": test, "val_chromosomes": val}
+        decided = split_oracle.assign_chromosomes(
+            found, contig_of, options.reference_genome, test, val, **policies, **shares
+        )
+        mode = {
+            "name": "chromosomes",
+            "reference_genome": options.reference_genome,
+            "test_chromosomes": test,
+            "val_chromosomes": val,
+        }
     windows = [
         (name, contig, start, start + options.window_size, strand)
         for name, truth in truths.items()
         for contig, start, strand, _ in window_oracle.windows(truth, options.window_size, geneless=True)
     ]
-    return decided, windows, split_oracle.window_table(windows, spans, decided, mode, options.context_size, options.guard)
+    return (
+        decided,
+        windows,
+        split_oracle.window_table(windows, spans, decided, mode, options.context_size, options.guard),
+    )
 
 
 def split_is_empty(table: list[split_oracle.Decision], options: SplitOptions) -> bool:

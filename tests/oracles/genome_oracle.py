@@ -195,9 +195,7 @@ def parse_gff3_rows(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], d
         if row["type"].lower() == "exon" or row["type"].lower() in FALLBACK_EXON_TYPES
         for parent in row["parents"]
     }
-    with_transcripts = {
-        parent for name, row in features.items() if name in of_pieces for parent in row["parents"]
-    }
+    with_transcripts = {parent for name, row in features.items() if name in of_pieces for parent in row["parents"]}
     pieces: dict[str, dict[str, Any]] = {}
     written: dict[str, tuple[int, int]] = {}
     for row in rows:
@@ -238,9 +236,7 @@ def add_piece(pieces: dict[str, dict[str, Any]], transcript_id: str, gene_id: st
     entry["exon" if row["type"].lower() == "exon" else "other"].append((row["start"], row["end"]))
 
 
-def finish_transcripts(
-    pieces: dict[str, dict[str, Any]], written: dict[str, tuple[int, int]]
-) -> list[dict[str, Any]]:
+def finish_transcripts(pieces: dict[str, dict[str, Any]], written: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
     """Exons are the exon rows; only where there is none, the union of CDS, UTR and codon rows.
 
     A transcript that has nothing but start and stop codons keeps those; one without strand is left out. `row` is

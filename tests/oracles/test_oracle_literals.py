@@ -375,6 +375,7 @@ def test_gff3_takes_transcripts_first_and_pieces_of_the_gene_itself_where_it_has
         ],
     )
     transcripts, gene_rows = genome_oracle.parse_annotation(path)
+
     def transcript(name, gene_id, strand, exons, row):
         return {"id": name, "gene_id": gene_id, "contig": "c", "strand": strand, "exons": exons, "row": row}
 

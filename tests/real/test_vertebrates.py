@@ -35,7 +35,11 @@ def vertebrate_config(data_dir):
     genomes = []
     for genome in INGESTED:
         folder = data_dir / "vertebrates"
-        entry = {"genome_id": genome, "fasta": str(folder / f"{genome}.fa.gz"), "annotation": str(folder / f"{genome}.cgp.gff.gz")}
+        entry = {
+            "genome_id": genome,
+            "fasta": str(folder / f"{genome}.fa.gz"),
+            "annotation": str(folder / f"{genome}.cgp.gff.gz"),
+        }
         if genome in WITH_JUNCTIONS:
             entry["usage"] = [{"file": str(folder / f"{genome}.junctions.tsv.gz"), "condition": "rnaseq"}]
         genomes.append(entry)
@@ -59,7 +63,14 @@ def study(tmp_path_factory, data_dir):
 def test_every_genome_has_the_counts_of_its_annotation(study):
     reports = json.loads((study / "ingest.json").read_text())["genomes"]
     found = {
-        g: (r["n_bases"], r["n_genes"], r["n_introns"], r["n_sites"]["donor"], r["n_sites"]["acceptor"], r["canonical_fraction"])
+        g: (
+            r["n_bases"],
+            r["n_genes"],
+            r["n_introns"],
+            r["n_sites"]["donor"],
+            r["n_sites"]["acceptor"],
+            r["canonical_fraction"],
+        )
         for g, r in reports.items()
     }
     assert found == INGESTED
@@ -127,11 +138,26 @@ def test_two_hundred_steps_of_training_then_prediction(study, tmp_path):
         "steps: 200\nbatch_size: 8\nwarmup_steps: 20\ncheckpoint_every: 100\nmodel: {options: {channels: 12, dilations: [1, 1, 4, 10]}}\n"
     )
     store = study / "store"
-    trained = json.loads(splicestore("train", store, "run1", tmp_path / "train.yaml", "--output", tmp_path / "m", "--json", check=0).stdout)
+    trained = json.loads(
+        splicestore(
+            "train", store, "run1", tmp_path / "train.yaml", "--output", tmp_path / "m", "--json", check=0
+        ).stdout
+    )
     assert trained["step"] == 200
     losses = [row["site_loss"] for row in trained["history"]]
     assert losses[-1] < losses[0]
-    splicestore("predict", store, "run1", "--model", tmp_path / "m" / "card.json", "--split", "run1", "--subset", "test", check=0)
+    splicestore(
+        "predict",
+        store,
+        "run1",
+        "--model",
+        tmp_path / "m" / "card.json",
+        "--split",
+        "run1",
+        "--subset",
+        "test",
+        check=0,
+    )
     predictions = open_store(str(store)).predictions["run1"]
     regions = predictions.regions_to_pandas()
     first = regions[regions["genome"] == "hg38"].iloc[0]

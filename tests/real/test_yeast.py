@@ -16,7 +16,11 @@ def study(tmp_path_factory, data_dir):
     folder = tmp_path_factory.mktemp("yeast")
     files = {"S288C": "S288C.R64-2-1", "CPG_1a": "CPG_1a"}
     genomes = [
-        {"genome_id": g, "fasta": str(data_dir / "yeast" / f"{stem}.fa.gz"), "annotation": str(data_dir / "yeast" / f"{stem}.gff3.gz")}
+        {
+            "genome_id": g,
+            "fasta": str(data_dir / "yeast" / f"{stem}.fa.gz"),
+            "annotation": str(data_dir / "yeast" / f"{stem}.gff3.gz"),
+        }
         for g, stem in files.items()
     ]
     (folder / "genomes.yaml").write_text(yaml.safe_dump({"genomes": genomes}))

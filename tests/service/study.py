@@ -75,7 +75,9 @@ def write_study(folder: Path, *, convention="spliser", shift=0, condition="Brain
 
 def splicestore(*arguments, check=None):
     """Run the command line as its own process."""
-    done = subprocess.run([sys.executable, "-W", "error", "-m", "splicestore", *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "splicestore", *map(str, arguments)], capture_output=True, text=True
+    )
     if check is not None:
         assert done.returncode == check, done.stderr + done.stdout
     return done

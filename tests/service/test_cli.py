@@ -58,7 +58,9 @@ def test_same_command_again_does_nothing_and_other_genomes_are_never_touched(tmp
     assert files_of(tmp_path / "store") == before
     splicestore("ingest", "genomes", tmp_path / "store", config, check=0)
     after = files_of(tmp_path / "store")
-    assert {k: after[k] for k in before if k.name != "catalog.json"} == {k: v for k, v in before.items() if k.name != "catalog.json"}
+    assert {k: after[k] for k in before if k.name != "catalog.json"} == {
+        k: v for k, v in before.items() if k.name != "catalog.json"
+    }
     assert set(json.loads((tmp_path / "store" / "catalog.json").read_text())["genomes"]) == {"toy1", "toy2"}
 
 
@@ -117,7 +119,9 @@ def test_train_evaluate_predict_and_export(study, tmp_path):
         "steps: 4\nbatch_size: 8\nwarmup_steps: 1\ncheckpoint_every: 2\nmodel: {options: {channels: 8, dilations: [1, 2]}}\n"
     )
     store, model = study / "store", tmp_path / "model"
-    result = json.loads(splicestore("train", store, "run1", tmp_path / "train.yaml", "--output", model, "--json", check=0).stdout)
+    result = json.loads(
+        splicestore("train", store, "run1", tmp_path / "train.yaml", "--output", model, "--json", check=0).stdout
+    )
     assert result["step"] == 4
     metrics = json.loads(splicestore("evaluate", store, "run1", model / "card.json", "--json", check=0).stdout)
     # Held-out gene bodies: 2 genomes x 2 genes x 5 introns.
@@ -134,7 +138,9 @@ def test_train_evaluate_predict_and_export(study, tmp_path):
     assert np.isnan(scores[:, :6_000]).all()
     assert ((scores >= 0) | np.isnan(scores)).all()
     assert np.isfinite(scores).any(axis=(1, 2)).all()
-    exported = json.loads(splicestore("export", "splicevo", store, tmp_path / "dense", "--split", "run1", "--json", check=0).stdout)
+    exported = json.loads(
+        splicestore("export", "splicevo", store, tmp_path / "dense", "--split", "run1", "--json", check=0).stdout
+    )
     assert set(exported["windows"]) == {"train", "test"}
     summary = json.loads((tmp_path / "dense" / "test" / "summary.json").read_text())
     shape = summary["arrays"]["sequences"]["shape"]
@@ -219,7 +225,9 @@ def test_splicevo_positions_are_recognised_and_recorded(tmp_path):
         splicestore("ingest", "genomes", tmp_path / f"{convention}.store", config, check=0)
         pointer = json.loads((tmp_path / f"{convention}.store" / "usage" / "toy1" / "main" / "zarr.json").read_text())
         (generation,) = pointer["attributes"]["splicestore"]["current"].values()
-        group = json.loads((tmp_path / f"{convention}.store" / "usage" / "toy1" / "main" / generation / "zarr.json").read_text())
+        group = json.loads(
+            (tmp_path / f"{convention}.store" / "usage" / "toy1" / "main" / generation / "zarr.json").read_text()
+        )
         (join,) = group["attributes"]["splicestore"]["joins"]
         assert join["convention"] == convention
         assert join["join_rate"] == 1.0
@@ -227,29 +235,45 @@ def test_splicevo_positions_are_recognised_and_recorded(tmp_path):
 
 def test_exons_in_any_order_are_the_same_genome(tmp_path):
     config = write_study(tmp_path / "in")
-    plain = json.loads(splicestore("ingest", "genomes", tmp_path / "one", config, "--json", check=0).stdout)["genomes"]["toy1"]
+    plain = json.loads(splicestore("ingest", "genomes", tmp_path / "one", config, "--json", check=0).stdout)["genomes"][
+        "toy1"
+    ]
     edit_gtf(tmp_path / "in", lambda t: "\n".join(reversed(t.strip().split("\n"))) + "\n")
-    turned = json.loads(splicestore("ingest", "genomes", tmp_path / "two", config, "--json", check=0).stdout)["genomes"]["toy1"]
-    assert (turned["n_sites"], turned["n_genes"], turned["dropped"]) == (plain["n_sites"], plain["n_genes"], plain["dropped"])
+    turned = json.loads(splicestore("ingest", "genomes", tmp_path / "two", config, "--json", check=0).stdout)[
+        "genomes"
+    ]["toy1"]
+    assert (turned["n_sites"], turned["n_genes"], turned["dropped"]) == (
+        plain["n_sites"],
+        plain["n_genes"],
+        plain["dropped"],
+    )
 
 
 def test_unknown_usage_rows_are_in_the_ledger(tmp_path):
     config = write_study(tmp_path / "in")
     set_usage(tmp_path / "in", 5, 2, "17")
-    report = json.loads(splicestore("ingest", "genomes", tmp_path / "store", config, "--json", check=0).stdout)["genomes"]["toy1"]
+    report = json.loads(splicestore("ingest", "genomes", tmp_path / "store", config, "--json", check=0).stdout)[
+        "genomes"
+    ]["toy1"]
     assert report["dropped"] == {}
     story = splicestore("ls", tmp_path / "store", check=0).stdout
     assert "usage" in story
     from splicestore.store import open_store
 
     ledger = open_store(str(tmp_path / "store")).genomes["toy1"].ledger.to_pandas()
-    assert ledger[["item", "identifier", "reason", "count"]].values.tolist() == [["usage_site", "chrA:17:+", "unknown_site", 1]]
+    assert ledger[["item", "identifier", "reason", "count"]].values.tolist() == [
+        ["usage_site", "chrA:17:+", "unknown_site", 1]
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["split", "windows", "STORE", "x", "--reference-genome", "toy1", "--test-chromosomes", "chrBB"], 3, "did you mean chrB"),
+        (
+            ["split", "windows", "STORE", "x", "--reference-genome", "toy1", "--test-chromosomes", "chrBB"],
+            3,
+            "did you mean chrB",
+        ),
         (["split", "windows", "STORE", "x", "--reference-genome", "nope", "--test-chromosomes", "chrB"], 3, "nope"),
         (["split", "windows", "STORE", "../x", "--test-fraction", "0.5"], 3, "is not a name"),
         (["split", "windows", "STORE", "x", "--test-fraction", "0.000001"], 3, "empty|no window|test"),
@@ -258,7 +282,11 @@ def test_unknown_usage_rows_are_in_the_ledger(tmp_path):
         (["info", "NOWHERE"], 4, "no store here"),
         (["ingest", "genomes", "STORE"], 2, "CONFIG"),
         (["ingest", "genomes", "STORE", "CONFIG", "--alpha-threshold", "5"], 2, "read-time setting"),
-        (["ingest", "genomes", "memory://x", "CONFIG", "--scheduler", "processes:2"], 3, "visible to this process only"),
+        (
+            ["ingest", "genomes", "memory://x", "CONFIG", "--scheduler", "processes:2"],
+            3,
+            "visible to this process only",
+        ),
         (["ingest", "genomes", "STORE", "CONFIG", "--scheduler", "slurm"], 3, "use sync, threads"),
     ],
 )
@@ -279,10 +307,15 @@ def test_a_stopped_ingest_goes_on_and_equals_an_uninterrupted_one(tmp_path, numb
     config = write_study(tmp_path / "in", n_genomes=2)
     splicestore("ingest", "genomes", tmp_path / "whole", config, check=0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "splicestore", "ingest", "genomes", str(tmp_path / "store"), str(config)], stderr=subprocess.PIPE
+        [sys.executable, "-m", "splicestore", "ingest", "genomes", str(tmp_path / "store"), str(config)],
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "store").glob("genomes/*/*/plan.json")) and time.monotonic() < deadline and process.poll() is None:
+    while (
+        not list((tmp_path / "store").glob("genomes/*/*/plan.json"))
+        and time.monotonic() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.002)
     os.kill(process.pid, number)
     process.communicate()

@@ -72,7 +72,19 @@ def test_imports_point_downward(path):
     assert not wrong, f"{path.relative_to(PACKAGE)} imports {sorted(wrong)}"
 
 
-WRITERS = {"write_text", "write_bytes", "mkdir", "touch", "unlink", "replace_file", "rmtree", "memmap", "savetxt", "to_csv", "save"}
+WRITERS = {
+    "write_text",
+    "write_bytes",
+    "mkdir",
+    "touch",
+    "unlink",
+    "replace_file",
+    "rmtree",
+    "memmap",
+    "savetxt",
+    "to_csv",
+    "save",
+}
 # Text buffers are no files: to_csv into a StringIO.
 BUFFERED = {"export/splicevo.py": {"to_csv"}}
 

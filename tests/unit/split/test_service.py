@@ -31,7 +31,9 @@ def write_genome(folder, genome_id, seed, n_genes=12):
             start = 4_000 * i + int(rng.integers(500, 1_500)) + 1
             sign = "+-"[i % 2]
             for kind in ("gene", "transcript", "exon"):
-                words = f'gene_id "{genome_id}_{genes}";' + (f' transcript_id "{genome_id}_{genes}.t";' if kind != "gene" else "")
+                words = f'gene_id "{genome_id}_{genes}";' + (
+                    f' transcript_id "{genome_id}_{genes}.t";' if kind != "gene" else ""
+                )
                 rows.append(f"{name}\ttest\t{kind}\t{start}\t{start + 1_500}\t.\t{sign}\t.\t{words}\n")
             genes += 1
     (folder / f"{genome_id}.fa").write_text("".join(fasta))

@@ -192,7 +192,9 @@ DRAWN = SplitOptions(window_size=10, context_size=2, test_fraction=0.3, val_frac
 
 
 def test_excluded_share_above_a_tenth_is_refused_with_advice():
-    with pytest.raises(GateError, match=r"a: \d\d\.\d% of 200 windows are excluded.*overlaps_test.*split by chromosomes"):
+    with pytest.raises(
+        GateError, match=r"a: \d\d\.\d% of 200 windows are excluded.*overlaps_test.*split by chromosomes"
+    ):
         report(split([crowded(100)], [], DRAWN), DRAWN)
 
 
@@ -392,7 +394,9 @@ def test_moves_of_a_rebuild_are_spelled_out():
 def test_other_rules_are_refused_side_by_side():
     layouts, groups = two_genomes()
     old = split(layouts, groups, CHROMOSOMES)
-    with pytest.raises(SplitError, match=r"these differ:\n  context_size: old 4, now 5\n  guard: old centre, now input"):
+    with pytest.raises(
+        SplitError, match=r"these differ:\n  context_size: old 4, now 5\n  guard: old centre, now input"
+    ):
         split(layouts, groups, replace(CHROMOSOMES, context_size=5, guard="input"), old.table)
 
 

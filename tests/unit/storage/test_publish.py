@@ -66,7 +66,11 @@ def read(root):
     if pointer is None:
         return None
     with xarray.open_zarr(f"{root.url}/splits/run1/{pointer.current}", zarr_format=3) as dataset:
-        return int(dataset.window_start[0]), [str(g) for g in dataset.gene_id.values], dataset.sequence.values[[0, 32]].tolist()
+        return (
+            int(dataset.window_start[0]),
+            [str(g) for g in dataset.gene_id.values],
+            dataset.sequence.values[[0, 32]].tolist(),
+        )
 
 
 def test_published_group_opens_in_plain_xarray_with_warnings_as_errors(tmp_path):
@@ -90,7 +94,11 @@ def test_every_kill_point_leaves_old_or_new_and_the_same_command_finishes(tmp_pa
 
         return wrapper
 
-    for owner, name, real in ((StoreRoot, "put", real_put), (StoreRoot, "create", real_create), (Publication, "write_box", real_box)):
+    for owner, name, real in (
+        (StoreRoot, "put", real_put),
+        (StoreRoot, "create", real_create),
+        (Publication, "write_box", real_box),
+    ):
         monkeypatch.setattr(owner, name, counted(real))
     old_store = tmp_path / "old"
     publish(StoreRoot(str(old_store)), seed=0)
@@ -150,7 +158,9 @@ def test_second_writer_is_told_that_the_pointer_moved(tmp_path):
     encode(slow, 2)
     publish(root, seed=1)
     slow.finalise(PARTS)
-    with pytest.raises(PointerMovedError, match="another writer published .* run the same command again, or add --force"):
+    with pytest.raises(
+        PointerMovedError, match="another writer published .* run the same command again, or add --force"
+    ):
         slow.switch()
     slow.force = True
     assert slow.switch()
@@ -238,7 +248,12 @@ def test_full_disk_is_a_transfer_error(tmp_path, monkeypatch):
 
 @given(name=st.text(max_size=12))
 def test_names_cannot_leave_the_store(name):
-    allowed = bool(name) and name[0].isascii() and name[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
+    allowed = (
+        bool(name)
+        and name[0].isascii()
+        and name[0].isalnum()
+        and all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
+    )
     if allowed:
         assert check_name(name, "split") == name
     else:
