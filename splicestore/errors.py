@@ -103,7 +103,7 @@ def close_names(name: str, known: Iterable[str]) -> str:
     Examples
     --------
     >>> close_names("chr11", ["chr1", "chr12", "chrX"])
-    'did you mean chr12, chr1?'
+    'did you mean chr1, chr12, chrX?'
     >>> close_names("zebra", ["chr1"])
     'known: chr1'
     """

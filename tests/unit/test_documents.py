@@ -1,0 +1,81 @@
+"""Docs say what is so: links lead somewhere, options exist, examples give what they print, the lock is portable."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import splicestore
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in t]
+    assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+def help_of(*command):
+    done = subprocess.run([sys.executable, "-m", "splicestore", *command, "--help"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_every_option_in_the_docs_exists():
+    commands = [("simulate",), ("ingest", "genomes"), ("split", "windows"), ("train",), ("evaluate",), ("predict",),
+                ("export", "splicevo"), ("info",), ("ls",), ("explain",)]  # fmt: skip
+    known = {" ".join(c): set(re.findall(r"--[a-z][a-z-]+", help_of(*c))) for c in commands}
+    checked = 0
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            for name, options in known.items():
+                for usage in re.findall(rf"splicestore {name}\b[^`#|]*", line):
+                    wanted = set(re.findall(r"--[a-z][a-z-]+", usage))
+                    assert wanted <= options, f"{page.name}: {usage}"
+                    checked += 1
+    assert checked > 15
+
+
+def test_examples_in_docstrings_give_what_they_print():
+    attempted = 0
+    for module in pkgutil.walk_packages(splicestore.__path__, "splicestore."):
+        if module.name.endswith("__main__"):
+            continue
+        result = doctest.testmod(importlib.import_module(module.name), optionflags=doctest.NORMALIZE_WHITESPACE)
+        assert result.failed == 0, module.name
+        attempted += result.attempted
+    assert attempted > 10
+
+
+def test_lock_serves_machines_with_and_without_a_gpu():
+    lines = (ROOT / "requirements.lock").read_text().split()
+    assert "torch==2.13.0" in lines
+    assert [line for line in lines if "+" in line or re.match(r"nvidia|triton|cuda", line)] == []
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[^=]+", line) for line in lines)
+
+
+def test_every_direct_dependency_is_in_the_lock_and_explained():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().split()}
+    page = (ROOT / "docs" / "design" / "dependencies.md").read_text()
+    for requirement in project["dependencies"]:
+        name = re.match(r"[a-z0-9-]+", requirement).group()
+        assert name in locked
+        assert name in page, name
+
+
+def test_numbers_in_the_readme_come_from_benchmark_rows():
+    rows = [row for p in sorted((ROOT / "benchmarks" / "results").glob("*.json")) for row in json.loads(p.read_text())]
+    assert {row["case"] for row in rows} >= {"genome_20mb"}
+    assert all({"machine", "versions", "measured"} <= row.keys() for row in rows)
