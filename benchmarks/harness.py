@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -56,11 +57,22 @@ def describe_versions() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    versions["splicestore_sources"] = SOURCES_AT_START
+    if (now := digest_sources()) != SOURCES_AT_START:
+        versions["splicestore_sources_at_end"] = now
+    return versions
+
+
+def digest_sources() -> str:
+    """Digest of the package's sources: a row belongs to these, whatever the version says."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
-    versions["splicestore_sources"] = digest.hexdigest()[:12]
-    return versions
+    return digest.hexdigest()[:12]
+
+
+SOURCES_AT_START = digest_sources()
+"""Taken before anything runs; a row names both where the sources were edited meanwhile."""
 
 
 # -- measuring ---------------------------------------------------------------------------------------------
@@ -94,7 +106,13 @@ def run_process(command: Sequence[str | Path]) -> Run:
         redirect = [(os.POSIX_SPAWN_DUP2, output.fileno(), 1), (os.POSIX_SPAWN_DUP2, errors.fileno(), 2)]
         started = time.perf_counter()
         pid = os.posix_spawnp(words[0], words, os.environ, file_actions=redirect)
-        _, status, usage = os.wait4(pid, 0)
+        try:
+            _, status, usage = os.wait4(pid, 0)
+        except BaseException:
+            # Left alone it would go on writing into a scratch folder that is being removed.
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+            raise
         wall = time.perf_counter() - started
         output.seek(0)
         errors.seek(0)
@@ -152,7 +170,8 @@ def peak_mib(runs: Sequence[Run]) -> float:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder that is removed at the end."""
+    """Yield a folder that is removed at the end, also where the benchmark is terminated."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="splicestore-bench-") as folder:
         yield Path(folder)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -177,6 +178,19 @@ class WindowSet:
         flip = reverse_complement if self.options.minus == "reverse_complement" else complement
         codes[minus] = flip(codes[minus])
         return codes
+
+    def sequence_hash(self, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
+        """128-bit hash of the centre's bases of windows ``[first, last)``, the same for both strands: (window, 16) uint8.
+
+        Equal hashes mean equal bases (or their reverse complement) at different places or in different genomes.
+        """
+        bases = self.sequence(first, last)[:, self.context_size : self.context_size + self.window_size]
+        turned = reverse_complement(bases)
+        digests = [
+            blake2b(min(one.tobytes(), other.tobytes()), digest_size=16).digest()
+            for one, other in zip(bases, turned, strict=True)
+        ]
+        return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(bases), 16)
 
     def label(self, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
         """Labels of windows ``[first, last)``: (window, window_size) uint8, 255 = ignore."""

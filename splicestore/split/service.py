@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from splicestore.cluster import open_executor
-from splicestore.errors import SplitError, close_names
+from splicestore.errors import InputError, SplitError, close_names
 from splicestore.genome import Genome
 from splicestore.memory import INTERPRETER_BYTES
 from splicestore.readers.orthology import Homology, read_orthology
@@ -185,8 +187,9 @@ def read_homology(
         return []
     genes = {genome.genome_id: genome.gene_ids for genome in genomes}
     transcripts = {genome.genome_id: genome.transcript_genes() for genome in genomes}
-    return [
-        read_orthology(
+    sources = []
+    for item in inputs:
+        source = read_orthology(
             item.url,
             genes,
             transcripts=transcripts,
@@ -195,8 +198,19 @@ def read_homology(
             level=item.level,
             storage_options=storage_options,
         )
-        for item in inputs
-    ]
+        _refuse_joining_nothing(source, item)
+        sources.append(source)
+    return sources
+
+
+def _refuse_joining_nothing(source: Homology, item: HomologyInput) -> None:
+    """A table of which no two genes belong together was read in a wrong format: the split would not be closed."""
+    if len(np.unique(source.group)) == len(source.group):
+        found = ", ".join(f"{n} {how}" for how, n in source.matched.items() if n)
+        raise InputError(
+            f"{item.url}: no two genes of this table belong to one group (ids: {found}; format {item.format}); "
+            "declare its format, one of those in docs/how-to/split.md"
+        )
 
 
 def _matched(sources: Sequence[Homology]) -> dict[str, int]:

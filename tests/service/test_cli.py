@@ -278,6 +278,22 @@ def test_unknown_usage_rows_are_in_the_ledger(tmp_path):
         (["split", "windows", "STORE", "../x", "--test-fraction", "0.5"], 3, "is not a name"),
         (["split", "windows", "STORE", "x", "--test-fraction", "0.000001"], 3, "empty|no window|test"),
         (["split", "windows", "STORE", "x", "--orthology", "ALIEN", "--test-fraction", "0.3"], 3, "gene"),
+        (
+            [
+                "split",
+                "windows",
+                "STORE",
+                "x",
+                "--orthology",
+                "OG",
+                "--orthology-format",
+                "groups",
+                "--test-fraction",
+                "0.3",
+            ],
+            3,
+            "no two genes",
+        ),
         (["train", "STORE", "nope", "YAML", "--output", "OUT"], 4, "nothing named 'nope' is published under splits"),
         (["info", "NOWHERE"], 4, "no store here"),
         (["ingest", "genomes", "STORE"], 2, "CONFIG"),
@@ -295,7 +311,7 @@ def test_wrong_options_say_what_is_allowed(study, tmp_path, arguments, code, mes
     alien.write_text("ortholog_group\tgenome_id\tgene_id\nA\ttoy1\tXYZ1\nA\ttoy2\tXYZ2\n")
     (tmp_path / "t.yaml").write_text("steps: 1\n")
     names = {"STORE": study / "store", "ALIEN": alien, "YAML": tmp_path / "t.yaml", "OUT": tmp_path / "m",
-             "NOWHERE": tmp_path / "nowhere", "CONFIG": study / "in" / "genomes.json"}  # fmt: skip
+             "NOWHERE": tmp_path / "nowhere", "CONFIG": study / "in" / "genomes.json", "OG": study / "in" / "orthologs.tsv"}  # fmt: skip
     done = splicestore(*(names.get(a, a) for a in arguments))
     assert done.returncode == code, done.stderr
     assert re.search(message, done.stderr.replace("\n", " ")), done.stderr

@@ -26,7 +26,9 @@ def test_links_lead_somewhere(page):
 
 
 def help_of(*command):
-    done = subprocess.run([sys.executable, "-m", "splicestore", *command, "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "splicestore", *command, "--help"], capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 

@@ -54,7 +54,9 @@ def test_splicevo_patterns_become_conditions_and_may_miss_files():
         "genomes": [{"genome_id": "human", "genome_path": "h.fa", "gtf_path": "h.gtf", "chromosomes": ["1"]}],
         "usage_files": {"human": {"pattern": "u/{tissue}.{timepoint}.tsv", "tissues": ["Brain"], "timepoints": [1, 2]}},
     }
-    (genome,) = parse_genomes_config(json.dumps(document), "/data/genomes.json", lambda p: p.startswith("/data")).genomes
+    (genome,) = parse_genomes_config(
+        json.dumps(document), "/data/genomes.json", lambda p: p.startswith("/data")
+    ).genomes
     assert [(u.file, u.condition_id, u.optional) for u in genome.usage] == [
         ("/data/u/Brain.1.tsv", "Brain_1", True),
         ("/data/u/Brain.2.tsv", "Brain_2", True),
@@ -70,7 +72,10 @@ def test_splicevo_patterns_become_conditions_and_may_miss_files():
         ('{"genomes": []}', "genomes"),
         ('{"genomes": [{"genome_id": "a", "fasta": "x", "colour": "red"}]}', r"colour.*[Ee]xtra"),
         ('{"genomes": [{"genome_id": "a/b", "fasta": "x"}]}', "is not a name"),
-        ('{"genomes": [{"genome_id": "a", "genome_path": "x"}], "usage_files": {"b": {}}}', r"usage_files names \['b'\]"),
+        (
+            '{"genomes": [{"genome_id": "a", "genome_path": "x"}], "usage_files": {"b": {}}}',
+            r"usage_files names \['b'\]",
+        ),
     ],
 )
 def test_configurations_that_are_refused(text, message):
@@ -112,14 +117,20 @@ def test_merging_keeps_every_base_and_leaves_no_contact(pairs):
 def test_grid_cells_are_those_that_share_a_base(pairs, window_size):
     start, end = as_arrays(pairs)
     interval, cell = grid_cells(start, end, window_size)
-    expected = [(i, j) for i, (s, e) in enumerate(zip(start, end, strict=True)) for j in range(s // window_size, (e - 1) // window_size + 1)]
+    expected = [
+        (i, j)
+        for i, (s, e) in enumerate(zip(start, end, strict=True))
+        for j in range(s // window_size, (e - 1) // window_size + 1)
+    ]
     assert list(zip(interval.tolist(), cell.tolist(), strict=True)) == expected
     covered = covered_cells(start, end, window_size, 300 // window_size + 1)
     assert set(np.flatnonzero(covered)) == {j for _, j in expected}
 
 
 junctions = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(1, 20), st.sampled_from([1, -1]), st.integers(1, 9)), min_size=1, max_size=12
+    st.tuples(st.integers(0, 30), st.integers(1, 20), st.sampled_from([1, -1]), st.integers(1, 9)),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -154,7 +165,9 @@ def test_usage_is_masked_where_evidence_is_thin(alpha, beta, least):
 
 
 def test_splicevo_threshold_zeroes_counts_but_not_missing_ones():
-    alpha, beta, sse = zero_below_alpha(np.array([4.0, 5, np.nan]), np.array([9.0, 9, np.nan]), np.array([0.3, 0.4, np.nan]), 5)
+    alpha, beta, sse = zero_below_alpha(
+        np.array([4.0, 5, np.nan]), np.array([9.0, 9, np.nan]), np.array([0.3, 0.4, np.nan]), 5
+    )
     np.testing.assert_array_equal(alpha, np.array([0, 5, np.nan], dtype=np.float32))
     np.testing.assert_array_equal(beta, np.array([0, 9, np.nan], dtype=np.float32))
     np.testing.assert_array_equal(sse, np.array([0, 0.4, np.nan], dtype=np.float32))

@@ -1,0 +1,174 @@
+"""Views of a store in Python: identical windows, remote inputs, memory stores, pinned generations."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import yaml
+
+import splicestore as ss
+from splicestore.config import GenomeConfig, GenomesConfig
+from splicestore.errors import InputError, StoreNotFoundError
+from splicestore.ingest import ingest_genome, ingest_genomes, load_genomes_config
+from splicestore.kernels.sequence import decode_bases
+from splicestore.storage import StoreRoot
+from tests.service.study import write_study
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("views")
+    config = write_study(folder / "in", n_genomes=2)
+    list(ingest_genomes(StoreRoot(str(folder / "store")), load_genomes_config(str(config))))
+    return ss.open_store(str(folder / "store"))
+
+
+def test_readme_lines_work(store):
+    genome = store.genomes["toy1"]
+    sites = genome.gene("toy1_chrA_300").sites.to_pandas()
+    assert sites.columns.tolist() == ["contig", "position", "strand", "kind", "source"]
+    assert len(sites) == 10
+    dataset = genome.windows(window_size=100, context_size=45).to_xarray()
+    assert dict(dataset.sizes) == {**dict(dataset.sizes), "base": 190, "position": 100, "condition": 1}
+    assert int((dataset.label == 2).sum()) == 20
+    assert repr(store).startswith("Store(")
+    assert "12,000 bases" in repr(genome)
+
+
+def test_fetch_pads_with_n_and_never_reads_the_neighbour(store):
+    genome = store.genomes["toy1"]
+    assert decode_bases(genome.fetch("chrA", -3, 0)) == "NNN"
+    assert decode_bases(genome.fetch("chrA", 5_999, 6_002))[1:] == "NN"
+    assert len(genome.fetch("chrB", 7_000, 7_005)) == 5
+    with pytest.raises(InputError, match="did you mean chrA"):
+        genome.fetch("chrAA", 0, 1)
+
+
+def test_identical_windows_have_one_hash_on_either_strand(tmp_path):
+    rng = np.random.default_rng(0)
+    piece = "".join(rng.choice(list("ACGT"), 50))
+    turned = piece[::-1].translate(str.maketrans("ACGT", "TGCA"))
+    other = "".join(rng.choice(list("ACGT"), 50))
+    (tmp_path / "g.fa").write_text(f">a\n{piece}{other}\n>b\n{turned}\n")
+    root = StoreRoot("memory://hashes")
+    ingest_genome(root, GenomeConfig(genome_id="g", fasta=str(tmp_path / "g.fa")))
+    windows = ss.open_store("memory://hashes").genomes["g"].windows(50, 10)
+    first, second, third = windows.sequence_hash()
+    assert first.tolist() == third.tolist()
+    assert first.tolist() != second.tolist()
+
+
+def test_inputs_may_be_urls(tmp_path):
+    config = write_study(tmp_path / "in")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "in"))
+    handler.log_message = lambda *_: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        remote = GenomeConfig(genome_id="toy1", fasta=f"{base}/toy1.fa", annotation=f"{base}/toy1.gtf.gz")
+        far = ingest_genome(StoreRoot(str(tmp_path / "far")), remote)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    document = json.loads(config.read_text())
+    near = GenomeConfig(
+        genome_id="toy1",
+        fasta=str(tmp_path / "in" / "toy1.fa"),
+        annotation=str(tmp_path / "in" / document["genomes"][0]["gtf_path"]),
+    )
+    assert ingest_genome(StoreRoot(str(tmp_path / "near")), near).generation == far.generation
+
+
+def test_yaml_and_sample_sheet_equal_splicevos_json(tmp_path):
+    config = write_study(tmp_path / "in")
+    (tmp_path / "in" / "sheet.tsv").write_text("sample\tfile\ttissue\ttimepoint\ns1\ttoy1.tsv\tBrain\t1\n")
+    entry = {"genome_id": "toy1", "fasta": "toy1.fa", "annotation": "toy1.gtf.gz", "species": "toy", "common_name": "toy",
+             "transcripts": "splicevo", "samples": "sheet.tsv"}  # fmt: skip
+    (tmp_path / "in" / "genomes.yaml").write_text(yaml.safe_dump({"genomes": [entry]}))
+    (one,) = ingest_genomes(StoreRoot(str(tmp_path / "one")), load_genomes_config(str(config)))
+    (two,) = ingest_genomes(
+        StoreRoot(str(tmp_path / "two")), load_genomes_config(str(tmp_path / "in" / "genomes.yaml"))
+    )
+    assert one.generation == two.generation
+    tables = [ss.open_store(str(tmp_path / n)).genomes["toy1"].usage.to_pandas() for n in ("one", "two")]
+    assert tables[0].equals(tables[1])
+    assert len(tables[0]) == 40
+
+
+def test_samples_of_a_condition_are_summed_then_divided(tmp_path):
+    write_study(tmp_path / "in")
+    folder = tmp_path / "in"
+    text = (folder / "toy1.tsv").read_text()
+    (folder / "second.tsv").write_text(text.replace("\t90\t5\t5", "\t0\t10\t0"))
+    genome = GenomeConfig(
+        genome_id="toy1", fasta=str(folder / "toy1.fa"), annotation=str(folder / "toy1.gtf.gz"),
+        usage=[{"file": str(folder / f), "condition": "both"} for f in ("toy1.tsv", "second.tsv")],
+    )  # fmt: skip
+    ingest_genome(StoreRoot("memory://summed"), genome)
+    usage = ss.open_store("memory://summed").genomes["toy1"].usage.to_pandas()
+    assert set(usage["alpha"]) == {90.0}
+    assert set(usage["beta"]) == {20.0}
+    np.testing.assert_allclose(usage["sse"], 90 / 110, rtol=1e-6)
+
+
+def test_new_annotation_without_its_usage_is_refused_then_dropped_on_request(tmp_path):
+    from splicestore.errors import StoreError
+    from splicestore.ingest import IngestOptions
+
+    config = load_genomes_config(str(write_study(tmp_path / "in")))
+    root = StoreRoot(str(tmp_path / "store"))
+    list(ingest_genomes(root, config))
+    held = ss.open_store(str(tmp_path / "store")).genomes["toy1"]
+    changed = config.genomes[0].model_copy(update={"min_intron": 300, "usage": ()})
+    with pytest.raises(StoreError, match="name the usage files .* or add --drop-usage"):
+        ingest_genome(root, changed)
+    assert ss.open_store(str(tmp_path / "store")).genomes["toy1"].generation == held.generation
+    (again,) = ingest_genomes(
+        root,
+        GenomesConfig(genomes=(config.genomes[0].model_copy(update={"min_intron": 300, "override": None}),)),
+        IngestOptions(override_gates=True),
+    )
+    assert again.summary["n_introns"] == 0
+    # A reader that was open before goes on with what it held.
+    assert len(held.site_position) == 40
+    assert len(ss.open_store(str(tmp_path / "store")).genomes["toy1"].site_position) == 0
+
+
+def test_views_travel_by_address(store):
+    genome = store.genomes["toy1"]
+    copy = pickle.loads(pickle.dumps(genome))
+    assert copy.generation == genome.generation
+    assert copy.read_bases(0, 50).tolist() == genome.read_bases(0, 50).tolist()
+    assert b"_group" not in pickle.dumps(genome)
+
+
+def test_unknown_names_are_answered_with_close_ones(store):
+    with pytest.raises(StoreNotFoundError, match="nothing named 'toy3' is published under genomes; did you mean"):
+        _ = store.genomes["toy3"]
+    assert "toy1" in store.genomes
+    assert 5 not in store.genomes
+    with pytest.raises(StoreNotFoundError, match="no store here"):
+        ss.open_store("memory://nothing-here")
+
+
+def test_a_genome_without_annotation_is_tiled_whole(tmp_path):
+    (tmp_path / "g.fa").write_text(">a\n" + "ACGTN" * 50 + "\n>b\nAC\n")
+    root = StoreRoot("memory://bare")
+    report = ingest_genome(root, GenomeConfig(genome_id="g", fasta=str(tmp_path / "g.fa")))
+    assert report.summary["n_genes"] == 0
+    windows = ss.open_store("memory://bare").genomes["g"].windows(100, 10)
+    assert windows.to_pandas()[["contig", "start", "end", "strand"]].values.tolist() == [
+        ["a", 0, 100, "+"], ["a", 100, 200, "+"], ["a", 200, 300, "+"], ["b", 0, 100, "+"],
+    ]  # fmt: skip
+    assert (windows.label()[2, 50:] == 255).all()
+    assert (windows.label()[2, :50] == 0).all()
+    assert decode_bases(windows.sequence()[3])[:14] == "N" * 10 + "ACNN"
