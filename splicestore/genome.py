@@ -129,8 +129,7 @@ class Genome:
 
     def read_bases(self, start: int, end: int) -> NDArray[np.uint8]:
         """Read absolute bases ``[start, end)`` as codes 0..4; ``0 <= start <= end <= n_bases``."""
-        with quiet_zarr():
-            return np.asarray(self._group["sequence"][start:end])  # type: ignore[index]
+        return np.asarray(self._group["sequence"][start:end])  # type: ignore[index]
 
     def fetch(self, contig: str, start: int, end: int) -> NDArray[np.uint8]:
         """Read ``[start, end)`` of a contig as uint8 codes (A C G T N = 0..4); N beyond its ends."""

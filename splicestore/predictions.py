@@ -67,8 +67,7 @@ class Predictions:
         genome = self.genome(genome_id)
         offset = int(genome.contig_offset[genome.contig_row(contig)])
         row = STRANDS.index(1 if strand == "+" else -1)
-        with quiet_zarr():
-            return np.asarray(self._group[array_name(genome_id)][row, offset + start : offset + end])  # type: ignore[index]
+        return np.asarray(self._group[array_name(genome_id)][row, offset + start : offset + end])  # type: ignore[index]
 
     def regions_to_pandas(self) -> pd.DataFrame:
         """Table of the regions that were predicted: genome, contig, start, end (within the contig)."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 import fsspec
+from isal import igzip, isal_zlib
 
 from splicestore.errors import InputError, TransferError
 from splicestore.schema import InputDigest
@@ -34,7 +35,7 @@ class _InputStream(io.RawIOBase):
             raise InputError(
                 f"{self._url}: gzip stream ends early, the file is truncated; copy or download it again"
             ) from error
-        except (gzip.BadGzipFile, zlib.error) as error:
+        except (gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
             raise InputError(f"{self._url}: not readable as gzip ({error}); copy or download it again") from error
         buffer[: len(data)] = data
         return len(data)
@@ -82,7 +83,7 @@ def open_input(url: str, *, storage_options: Mapping[str, Any] | None = None) ->
     raw = _open_raw(url, storage_options)
     magic = raw.read(2)
     raw.seek(0)
-    payload = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if magic == GZIP_MAGIC else raw
+    payload = cast("BinaryIO", igzip.IGzipFile(fileobj=raw)) if magic == GZIP_MAGIC else raw
     return cast("BinaryIO", io.BufferedReader(_InputStream(url, raw, payload), buffer_size=READ_BYTES))
 
 
