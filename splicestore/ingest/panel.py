@@ -16,7 +16,7 @@ from splicestore.ingest.tables import Contigs, GenomeTables
 from splicestore.kernels.joining import AMBIGUOUS, STRATA, BoundaryMatch, SiteIndex, join_rates, match_boundaries
 from splicestore.kernels.naming import natural_key
 from splicestore.kernels.sites import Sites, merge_sites
-from splicestore.kernels.usage import LEFT, RIGHT, junction_boundary_counts, sum_by_key
+from splicestore.kernels.usage import LEFT, RIGHT, boundary_to_base, junction_boundary_counts, sum_by_key
 from splicestore.readers.aliases import resolve_contigs
 from splicestore.readers.usage import JunctionCounts, SiteCounts, read_usage
 from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, KIND_DONOR, LedgerRow
@@ -259,7 +259,7 @@ def _condition(
             "junction counts (no beta1); give them different conditions, or set `mix_estimators: true`"
         )
     if junctions:
-        _add_junctions(junctions, index, (alpha, beta, measured))
+        _add_junctions(junctions, tables.contigs, index, (alpha, beta, measured))
     for counts_of in (alpha, beta):
         counts_of[~measured] = np.nan
     return alpha.astype(np.float32), beta.astype(np.float32), reports, "+".join(sorted(estimators))
@@ -363,7 +363,6 @@ def _place_junctions(
     """Resolve contigs and missing strands, and measure the join (by reads) of both ends."""
     counts = _with_reads(usage, counts, unmatched)
     offset, length, known = _place(counts.contig, tables.contigs)
-    inside = known & (counts.start > 0) & (counts.end < length)
     left, right = _bases(counts.start, -1, offset, length), _bases(counts.end, 0, offset, length)
     strand = _resolve_strand(index, left, right, counts.strand)
     n = len(strand)
@@ -386,15 +385,16 @@ def _place_junctions(
         judged=join_rates(match, reads * anchored),
     )
     missed = match.row < 0
+    unplaced = np.concatenate((left, right)) < 0
     reason = np.select(
-        [~known, ~inside, strand == 0], ["unknown_contig", "past_contig_end", "no_strand"], "unknown_site"
+        [np.tile(~known, 2), unplaced, np.tile(strand == 0, 2)],
+        ["unknown_contig", "past_contig_end", "no_strand"],
+        "unknown_site",
     ).astype(object)
     names = np.concatenate((counts.contig, counts.contig))
     positions = np.concatenate((counts.start, counts.end))
-    unmatched.add(
-        names[missed], positions[missed], np.concatenate((strand,) * 2)[missed], np.concatenate((reason,) * 2)[missed]
-    )
-    usable = (strand != 0) & inside
+    unmatched.add(names[missed], positions[missed], np.concatenate((strand,) * 2)[missed], reason[missed])
+    usable = (strand != 0) & known
     return _Junctions(
         offset[usable], counts.start[usable], counts.end[usable], strand[usable], counts.reads[usable]
     ), report
@@ -424,6 +424,7 @@ def _resolve_strand(index: SiteIndex, left: Int64, right: Int64, strand: NDArray
 
 def _add_junctions(
     parts: Sequence[_Junctions],
+    contigs: Contigs,
     index: SiteIndex,
     sums: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]],
 ) -> None:
@@ -432,9 +433,12 @@ def _add_junctions(
         np.concatenate([getattr(p, name) for p in parts]) for name in ("offset", "start", "end", "strand", "reads")
     )
     counts = junction_boundary_counts(offset, start, end, strand, reads)
-    base = counts.contig + counts.position - (counts.side == LEFT)
+    # A junction may end beyond its contig (reads of a piece that was cut): that end is no site, least of all of
+    # the contig whose bases come next.
+    length = contigs.length[np.searchsorted(contigs.offset, counts.contig)]
+    base = _bases(boundary_to_base(counts.position, counts.side), 0, counts.contig, length)
     row = np.where(counts.side == LEFT, index.find(base, counts.strand, LEFT), index.find(base, counts.strand, RIGHT))
-    hit = row >= 0
+    hit = (row >= 0) & (base >= 0)
     alpha, beta, measured = sums
     np.add.at(alpha, row[hit], counts.alpha[hit])
     np.add.at(beta, row[hit], counts.beta[hit])

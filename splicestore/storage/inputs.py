@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 import fsspec
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from splicestore.errors import InputError, TransferError
 from splicestore.schema import InputDigest
 
 GZIP_MAGIC = b"\x1f\x8b"
 READ_BYTES = 4 * 1024 * 1024
+
+_DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error, cast("type[Exception]", IsalError))
 
 
 class _InputStream(io.RawIOBase):
@@ -35,7 +38,7 @@ class _InputStream(io.RawIOBase):
             raise InputError(
                 f"{self._url}: gzip stream ends early, the file is truncated; copy or download it again"
             ) from error
-        except (gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
+        except _DAMAGED as error:
             raise InputError(f"{self._url}: not readable as gzip ({error}); copy or download it again") from error
         buffer[: len(data)] = data
         return len(data)
