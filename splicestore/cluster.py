@@ -94,10 +94,11 @@ def open_executor(spec: str = "sync", *, urls: Iterable[str] = ()) -> Iterator[E
         return
     from distributed import Client, LocalCluster
 
-    if kind == "address":
-        client = Client(spec)
-    elif kind == "file":
-        client = Client(scheduler_file=spec)
+    if kind in ("address", "file"):
+        try:
+            client = Client(spec) if kind == "address" else Client(scheduler_file=spec)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--scheduler {spec}: no scheduler answers there ({error})") from error
     else:
         n_workers = workers or os.cpu_count() or 1
         processes = kind == "processes"

@@ -97,7 +97,9 @@ class GenomeConfig(_Document):
     @field_validator("chromosomes", mode="before")
     @classmethod
     def _chromosomes_as_text(cls, value: Any) -> Any:
-        return None if value is None else tuple(str(v) for v in value)
+        if isinstance(value, str | int):
+            value = [value]
+        return tuple(str(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 class GenomesConfig(_Document):
@@ -134,8 +136,18 @@ def parse_genomes_config(text: str, url: str, exists: Callable[[str], bool]) -> 
     document = load_document(text, url)
     if not isinstance(document, Mapping) or "genomes" not in document:
         raise ConfigError(f"{url}: no `genomes` key at the top; see docs/how-to/ingest.md for both accepted forms")
-    if "usage_files" in document or any("genome_path" in g for g in document["genomes"] if isinstance(g, Mapping)):
-        document = _from_splicevo(document, url)
+    genomes = document["genomes"]
+    if not isinstance(genomes, list) or not all(isinstance(g, Mapping) for g in genomes):
+        raise ConfigError(f"{url}: `genomes` must be a list of mappings, got {genomes!r:.80}")
+    if "usage_files" in document or any("genome_path" in g for g in genomes):
+        try:
+            document = _from_splicevo(document, url)
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"{url}: not in the form of genomes.json ({error}); see docs/how-to/ingest.md for its keys and their types"
+            ) from error
     config = validate(GenomesConfig, document, url)
     return GenomesConfig(genomes=tuple(_resolved(g, url, exists) for g in config.genomes))
 
@@ -227,7 +239,7 @@ def _from_splicevo(document: Mapping[str, Any], url: str) -> dict[str, Any]:
 
 
 def _splicevo_usage(entry: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
-    files = [{**f, "convention": "auto"} for f in entry.get("files", [])]
+    files = [dict(f) for f in entry.get("files", [])]
     if pattern := entry.get("pattern"):
         tissues, timepoints = entry.get("tissues") or [], entry.get("timepoints") or [None]
         if not tissues:

@@ -64,10 +64,18 @@ class Predictions:
 
     def fetch(self, genome_id: str, contig: str, start: int, end: int, strand: str = "+") -> NDArray[np.float16]:
         """Read ``[start, end)`` of a contig, forward order: (base, task) float16; NaN where nothing was predicted."""
+        if strand not in ("+", "-"):
+            raise InputError(f"strand {strand!r}: use + or -")
         genome = self.genome(genome_id)
-        offset = int(genome.contig_offset[genome.contig_row(contig)])
-        row = STRANDS.index(1 if strand == "+" else -1)
-        return np.asarray(self._group[array_name(genome_id)][row, offset + start : offset + end])  # type: ignore[index]
+        contig_row = genome.contig_row(contig)
+        offset, length = int(genome.contig_offset[contig_row]), int(genome.contig_length[contig_row])
+        scores = np.full((max(0, end - start), len(self.tasks)), np.nan, dtype=np.float16)
+        low, high = max(start, 0), min(end, length)
+        if high > low:
+            row = STRANDS.index(1 if strand == "+" else -1)
+            stored: Any = self._group[array_name(genome_id)]
+            scores[low - start : high - start] = stored[row, offset + low : offset + high]
+        return scores
 
     def regions_to_pandas(self) -> pd.DataFrame:
         """Table of the regions that were predicted: genome, contig, start, end (within the contig)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,10 @@ def _explain_in(store: Store, genome: Genome, name: str, split_name: str | None)
         if row is None
         else {name, genome.gene_ids[row], *(t for t, g in transcripts.items() if g == genome.gene_ids[row])}
     )
-    rows = ledger[ledger["identifier"].isin(identifiers) | ledger["detail"].map(lambda text: f" {name}" in f" {text}")]
+    rows = ledger[
+        ledger["identifier"].isin(identifiers)
+        | ledger["detail"].map(lambda text: name in re.split(r"[\s,;:()]+", text))
+    ]
     if row is None and rows.empty:
         return None
     story: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from splicestore.genome import Genome, open_generation, strand_signs
+from splicestore.genome import Genome, ledger_frame, open_generation, strand_signs
 from splicestore.schema import SUBSET_NAMES
 from splicestore.storage import StoreRoot
 
@@ -135,6 +135,11 @@ class Split:
                 "genes": pd.Series(genes, dtype=object),
             }
         )
+
+    @property
+    def ledger(self) -> pd.DataFrame:
+        """Table of homology rows that matched nothing, or stand in several groups."""
+        return ledger_frame(self._group)
 
     def genes_to_pandas(self) -> pd.DataFrame:
         """Table of genome, gene_id, subset, reason, component; one row per gene."""

@@ -60,6 +60,13 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 0
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(
+            f"splicestore: internal error ({type(error).__name__}: {error}); --traceback shows where", file=sys.stderr
+        )
+        return 1
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 1
     return 0

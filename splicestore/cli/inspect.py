@@ -61,9 +61,9 @@ def ls(
 ) -> None:
     """List every name with its generations, sizes and objects; the current one is marked."""
     from splicestore.report import list_generations
-    from splicestore.storage import StoreRoot
+    from splicestore.store import open_store
 
-    rows = list_generations(StoreRoot(store, storage_options(storage_option)))
+    rows = list_generations(open_store(store, storage_options=storage_options(storage_option)).root)
     if as_json:
         print_json({"generations": rows})
         return

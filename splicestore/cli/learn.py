@@ -36,7 +36,7 @@ def train(
     if shuffled_labels:
         settings = settings.model_copy(update={"shuffled_labels": True})
     opened = open_store(store, storage_options=storage_options(storage_option))
-    result = train_on_split(opened, split, settings, output, device=device, on_log=None if as_json else _log)
+    result = train_on_split(opened, split, settings, output, device=_device(device), on_log=None if as_json else _log)
     if as_json:
         print_json(result.document())
         return
@@ -72,7 +72,7 @@ def evaluate(
     from splicestore.store import open_store
     from splicestore.train import evaluate_on_split
 
-    target = device or _default_device()
+    target = _device(device)
     opened = open_store(store, storage_options=storage_options(storage_option))
     found = evaluate_on_split(
         opened,
@@ -138,7 +138,7 @@ def predict(
     from splicestore.predict import PredictOptions, predict_windows
     from splicestore.store import open_store
 
-    loaded = load_model(model, device=device or _default_device())
+    loaded = load_model(model, device=_device(device))
     options = PredictOptions(
         window_size=loaded.card.window_size,
         context_size=loaded.card.context_size,
@@ -166,7 +166,15 @@ def predict(
     )
 
 
-def _default_device() -> str:
+def _device(wanted: str | None) -> str:
+    """Check a device's name, or choose one."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise typer.BadParameter(f"--device {wanted!r} cannot be used here: {first}") from error
+    return wanted

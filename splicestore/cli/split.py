@@ -27,6 +27,11 @@ def windows(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the split.")],
     orthology: Annotated[list[str], typer.Option(help="Table of orthologs or other homology; repeatable.")] = [],  # noqa: B006
     orthology_format: Annotated[str, typer.Option(help="auto, or a format named in docs/how-to/split.md.")] = "auto",
+    orthology_level: Annotated[str | None, typer.Option(help="Level of nested groups (OrthoDB, eggNOG).")] = None,
+    column_genome: Annotated[
+        list[str],
+        typer.Option("--column-genome", metavar="COLUMN=GENOME", help="Species column of a wide table; repeatable."),
+    ] = [],  # noqa: B006
     reference_genome: Annotated[str | None, typer.Option(help="Whose chromosomes (or genes) decide.")] = None,
     test_chromosomes: Annotated[str | None, typer.Option(help="Comma-separated, of the reference genome.")] = None,
     val_chromosomes: Annotated[str | None, typer.Option(help="Comma-separated, of the reference genome.")] = None,
@@ -53,6 +58,9 @@ def windows(
     from splicestore.split import HomologyInput, SplitOptions, split_windows
     from splicestore.store import open_store
 
+    columns = dict(pair.split("=", 1) for pair in column_genome if "=" in pair)
+    if len(columns) != len(column_genome):
+        raise typer.BadParameter("--column-genome: write COLUMN=GENOME, each column once")
     choices: dict[str, Any] = {"guard": guard, "conflict": conflict, "unassigned": unassigned}
     options = SplitOptions(
         window_size=window_size,
@@ -70,7 +78,7 @@ def windows(
         open_store(store, storage_options=storage_options(storage_option)),
         name,
         options,
-        homology_url=[HomologyInput(url, format=orthology_format) for url in orthology],
+        homology_url=[HomologyInput(url, orthology_format, orthology_level, columns or None) for url in orthology],
         genome_ids=genome or None,
         extend=extend,
         rebuild=rebuild,

@@ -17,7 +17,7 @@ from typing import Any
 
 from splicestore.cluster import open_executor
 from splicestore.config import GenomeConfig, GenomesConfig, UsageFile, parse_genomes_config
-from splicestore.errors import ConfigError, StoreError, close_names
+from splicestore.errors import ConfigError, InputError, StoreError, close_names
 from splicestore.ingest.gates import check_motif_gate, motif_report
 from splicestore.ingest.panel import Panel, build_panel, observed_sites
 from splicestore.ingest.sequence import BaseProbe, encode_sequence, sequence_parts, sequence_spec
@@ -42,9 +42,19 @@ from splicestore.schema import (
     USAGE_SHARD_SITES,
     ArraySpec,
     InputDigest,
+    LedgerRow,
     Plan,
 )
-from splicestore.storage import Publication, StoreRoot, digest_input, input_exists, open_input, read_pointer
+from splicestore.storage import (
+    Publication,
+    StoreRoot,
+    digest_input,
+    input_exists,
+    input_text_lines,
+    read_catalog,
+    read_pointer,
+    rebuild_catalog,
+)
 from splicestore.storage.columns import write_columns
 
 logger = logging.getLogger(__name__)
@@ -96,8 +106,7 @@ class GenomeReport:
 
 def load_genomes_config(url: str, storage_options: Mapping[str, Any] | None = None) -> GenomesConfig:
     """Read and check a configuration: SplicEvo's ``genomes.json`` or our YAML."""
-    with open_input(url, storage_options=storage_options) as stream:
-        text = stream.read().decode("utf-8")
+    text = "\n".join(line for _, line in input_text_lines(url, storage_options=storage_options))
     return parse_genomes_config(text, url, input_exists)
 
 
@@ -160,6 +169,7 @@ def ingest_genome(
     genome_plan = inputs.genome_plan(genome)
     unchanged = _unchanged(root, genome, genome_plan, inputs)
     if unchanged is not None:
+        _mend_catalog(root, genome, inputs)
         return GenomeReport(
             genome.genome_id,
             "unchanged",
@@ -223,13 +233,13 @@ class _Inputs:
             chunking={"sequence": [SEQUENCE_CHUNK, SEQUENCE_SHARD]},
         )
 
-    def usage_plan(self, genome: GenomeConfig, site_digest: str) -> Plan:
+    def usage_plan(self, genome: GenomeConfig, site_digest: str, contig_digest: str) -> Plan:
         """Plan of the genome's main panel."""
         return Plan(
             kind="usage",
             encoder=USAGE_ENCODER,
-            inputs=self.usage_digests,
-            parents={"sites": site_digest},
+            inputs=self.usage_digests + tuple(d for d in self.digests if d.role == "aliases"),
+            parents={"sites": site_digest, "contigs": contig_digest},
             options={
                 "files": [
                     {"condition": u.condition_id, "tissue": u.tissue, "timepoint": u.timepoint, "format": u.format,
@@ -248,6 +258,11 @@ def _collect_inputs(genome: GenomeConfig, options: IngestOptions) -> _Inputs:
     if genome.samples is not None:
         files += read_sample_sheet(genome.samples, genome_id=genome.genome_id)
     present = [u for u in files if not u.optional or input_exists(u.file)]
+    if files and not present:
+        raise InputError(
+            f"genome {genome.genome_id}: none of its {len(files)} usage files exists (first: {files[0].file}); check the pattern "
+            "and the folder it is relative to, or leave usage out"
+        )
     named = [("fasta", genome.fasta), ("annotation", genome.annotation), ("aliases", genome.aliases)]
     return _Inputs(
         digests=tuple(
@@ -268,20 +283,32 @@ def _unchanged(root: StoreRoot, genome: GenomeConfig, plan: Plan, inputs: _Input
     document = root.get_json(f"{path}/{plan.generation}/zarr.json") or {}
     attributes = document.get("attributes", {}).get("splicestore", {})
     if inputs.usage:
-        usage_plan = inputs.usage_plan(genome, attributes["site_digest"])
+        usage_plan = inputs.usage_plan(genome, attributes["site_digest"], attributes["contig_digest"])
         usage_pointer = read_pointer(root, f"usage/{genome.genome_id}/{MAIN_PANEL}")
         if usage_pointer is None or usage_pointer.generation(attributes["site_digest"]) != usage_plan.generation:
             return None
-    return {**attributes["summary"], "conditions": _panel_conditions(root, genome.genome_id, attributes["site_digest"])}
+    conditions, dropped = _panel_facts(root, genome.genome_id, attributes["site_digest"])
+    summary = attributes["summary"]
+    return {**summary, "dropped": {**summary["dropped"], **dropped}, "conditions": conditions}
 
 
-def _panel_conditions(root: StoreRoot, genome_id: str, site_digest: str) -> list[str]:
+def _mend_catalog(root: StoreRoot, genome: GenomeConfig, inputs: _Inputs) -> None:
+    """List a genome that an earlier run published and was killed before it wrote the catalogue."""
+    catalog = read_catalog(root)
+    lists_usage = MAIN_PANEL in catalog["usage"].get(genome.genome_id, {})
+    if genome.genome_id not in catalog["genomes"] or (inputs.usage and not lists_usage):
+        rebuild_catalog(root)
+
+
+def _panel_facts(root: StoreRoot, genome_id: str, site_digest: str) -> tuple[list[str], dict[str, int]]:
+    """Conditions and ledger counts of the current main panel."""
     pointer = read_pointer(root, f"usage/{genome_id}/{MAIN_PANEL}")
     generation = pointer.generation(site_digest) if pointer else None
     if generation is None:
-        return []
+        return [], {}
     document = root.get_json(f"usage/{genome_id}/{MAIN_PANEL}/{generation}/zarr.json") or {}
-    return list(document["attributes"]["splicestore"]["conditions"])
+    ours = document["attributes"]["splicestore"]
+    return list(ours["conditions"]), dict(ours["dropped"])
 
 
 def _read_tables(genome: GenomeConfig, inputs: _Inputs, options: IngestOptions) -> GenomeTables:
@@ -347,12 +374,13 @@ def _write_usage(
     publication = Publication(
         root=root,
         path=f"usage/{genome.genome_id}/{MAIN_PANEL}",
-        plan=inputs.usage_plan(genome, tables.site_digest),
+        plan=inputs.usage_plan(genome, tables.site_digest, tables.contigs.digest),
         specs=[*_usage_specs(*panel.alpha.shape), *(c.spec() for c in columns)],
         attributes={
             "site_digest": tables.site_digest,
             "conditions": list(panel.conditions),
             "joins": [j.document() for j in panel.joins],
+            "dropped": ledger_counts(panel.ledger),
         },
         pointer_digest=tables.site_digest,
         provenance=dict(provenance),
@@ -405,14 +433,18 @@ def _write_genome(
         path=f"genomes/{genome.genome_id}",
         plan=plan,
         specs=[sequence_spec(tables.contigs.n_bases), *(c.spec() for c in columns)],
-        attributes={"genome_id": genome.genome_id, "site_digest": tables.site_digest, **_identity(genome)},
+        attributes={
+            "genome_id": genome.genome_id,
+            "site_digest": tables.site_digest,
+            "contig_digest": tables.contigs.digest,
+            **_identity(genome),
+        },
         provenance=dict(provenance),
         force=options.force,
     )
-    conditions = list(panel.conditions) if panel else []
     if publication.is_complete():
         document = root.get_json(f"{publication.base}/zarr.json") or {}
-        return publication, {**document["attributes"]["splicestore"]["summary"], "conditions": conditions}
+        return publication, _with_panel(document["attributes"]["splicestore"]["summary"], panel)
     publication.begin()
     probe = BaseProbe(intron_motif_positions(tables.introns))
     total = tables.contigs.n_bases
@@ -437,7 +469,17 @@ def _write_genome(
         [*sequence_parts(total), "tables"],
         {"sequence_digest": digest, "summary": summary, "motifs": motifs.document()},
     )
-    return publication, {**summary, "conditions": conditions}
+    return publication, _with_panel(summary, panel)
+
+
+def _with_panel(summary: Mapping[str, Any], panel: Panel | None) -> dict[str, Any]:
+    """A genome's summary with the conditions of its panel and what did not join."""
+    usage = ledger_counts(panel.ledger) if panel else {}
+    return {
+        **summary,
+        "dropped": {**summary["dropped"], **usage},
+        "conditions": list(panel.conditions) if panel else [],
+    }
 
 
 def _identity(genome: GenomeConfig) -> dict[str, Any]:
@@ -445,12 +487,17 @@ def _identity(genome: GenomeConfig) -> dict[str, Any]:
     return {key: value for key, value in named.items() if value is not None}
 
 
+def ledger_counts(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    """Count a ledger's input rows by ``item:reason``."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        key = f"{row.item}:{row.reason}"
+        counts[key] = counts.get(key, 0) + row.count
+    return dict(sorted(counts.items()))
+
+
 def genome_summary(tables: GenomeTables, canonical_fraction: float) -> dict[str, Any]:
     """Count what a genome holds and what was dropped, by reason."""
-    dropped: dict[str, int] = {}
-    for row in tables.ledger:
-        key = f"{row.item}:{row.reason}"
-        dropped[key] = dropped.get(key, 0) + row.count
     return {
         "n_bases": tables.contigs.n_bases,
         "n_contigs": len(tables.contigs.names),
@@ -459,7 +506,7 @@ def genome_summary(tables: GenomeTables, canonical_fraction: float) -> dict[str,
         "n_introns": len(tables.introns),
         "n_sites": n_sites_by_kind(tables.sites),
         "canonical_fraction": round(canonical_fraction, 6),
-        "dropped": dict(sorted(dropped.items())),
+        "dropped": ledger_counts(tables.ledger),
     }
 
 

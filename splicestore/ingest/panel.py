@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from splicestore.config import GenomeConfig, UsageFile
 from splicestore.errors import ConfigError, GateError, InputError, close_names
 from splicestore.ingest.tables import Contigs, GenomeTables
-from splicestore.kernels.joining import AMBIGUOUS, STRATA, BoundaryMatch, SiteIndex, join_rates, match_boundaries
+from splicestore.kernels.joining import AMBIGUOUS, BoundaryMatch, SiteIndex, join_rates, match_boundaries
 from splicestore.kernels.naming import natural_key
 from splicestore.kernels.sites import Sites, merge_sites
 from splicestore.kernels.usage import LEFT, RIGHT, boundary_to_base, junction_boundary_counts, sum_by_key
@@ -486,8 +486,3 @@ def _shift_hint(counts: SiteCounts, offset: Int64, length: Int64, index: SiteInd
                 best = (f"; with convention {convention} {moved}, {report.rate:.0%} would join: the file is off by "
                         f"{'its convention' if not shift else f'{abs(shift)} bp'}", report.worst)  # fmt: skip
     return best[0]
-
-
-def strata_document(rates: Mapping[tuple[str, str], tuple[float, float]]) -> dict[str, list[float]]:
-    """Spell strata as ``donor+``, ``acceptor-``."""
-    return {f"{k}{s}": list(rates[k, s]) for k, s in STRATA}

@@ -49,6 +49,12 @@ class Contigs:
         """Bases of all contigs."""
         return int(self.length.sum())
 
+    @property
+    def digest(self) -> str:
+        """sha256 over names and lengths: usage rows are matched by contig name."""
+        lines = (f"{name}\t{length}\n" for name, length in zip(self.names, self.length, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def index(self, name: str) -> int:
         """Row of a contig."""
         return self.names.index(name)
@@ -92,6 +98,7 @@ class GenomeTables:
 
     def _contig_columns(self) -> list[Column]:
         aliases = sorted(self.contigs.aliases.items())
+        row = {name: i for i, name in enumerate(self.contigs.names)}
         return [
             Column("contig_name", self.contigs.names, "contig", "string"),
             Column("contig_length", self.contigs.length, "contig", "int64"),
@@ -99,7 +106,7 @@ class GenomeTables:
             Column("alias_name", [alias for alias, _ in aliases], "alias", "string"),
             Column(
                 "alias_contig",
-                np.array([self.contigs.index(name) for _, name in aliases], dtype=np.int32),
+                np.array([row[name] for _, name in aliases], dtype=np.int32),
                 "alias",
                 "int32",
             ),
@@ -162,8 +169,14 @@ def select_contigs(found: Sequence[FastaContig], config: GenomeConfig, aliases: 
     return Contigs(
         names=tuple(c.name for c in chosen),
         length=np.array([c.length for c in chosen], dtype=np.int64),
-        aliases={alias: name for alias, name in aliases.items() if name in kept},
+        aliases=_onto_contigs(aliases, [c.name for c in chosen]),
     )
+
+
+def _onto_contigs(aliases: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Point every spelling of an alias table at the FASTA's, whichever column of the table that is."""
+    spelled = sorted({*aliases, *aliases.values()} - set(names))
+    return resolve_contigs(spelled, names, aliases)[0] if aliases else {}
 
 
 def unannotated_tables(contigs: Contigs, observed: Sites | None = None) -> GenomeTables:

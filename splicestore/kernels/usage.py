@@ -118,8 +118,3 @@ def _skipping_reads(contig: Int64, strand: NDArray[np.int8], *, shared: Int64, o
 def boundary_to_base(position: Int64, side: NDArray[np.int8]) -> Int64:
     """Exon-boundary base of a half-open intron boundary: left ``x - 1``, right ``x``."""
     return np.asarray(position - (side == LEFT), dtype=np.int64)
-
-
-def site_side(kind: NDArray[np.uint8], strand: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Side of the intron on which a donor or acceptor of a strand lies: + donor and - acceptor are left."""
-    return np.where((kind == 2) == (strand > 0), LEFT, RIGHT).astype(np.int8)

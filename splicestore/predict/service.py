@@ -114,6 +114,10 @@ def predict_windows(
         If a genome, contig, split or subset is unknown, or nothing is left to predict.
     """
     check_name(name, "prediction name")
+    if options.split is not None and options.regions:
+        raise ConfigError("--split and --region exclude each other: a split names its windows")
+    if options.subset is not None and options.split is None:
+        raise ConfigError("--subset needs --split: without one there are no subsets")
     chosen = [_chosen_windows(store, genome_id, options) for genome_id in _genome_ids(store, options)]
     chosen = [c for c in chosen if len(c.windows)]
     if not chosen:

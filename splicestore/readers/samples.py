@@ -26,7 +26,7 @@ def read_sample_sheet(
     Returns
     -------
     files
-        One per row; rows of one condition are summed. A file's ``sample`` is set where several rows share the file.
+        One per row; rows of one condition are summed.
 
     Raises
     ------
@@ -56,7 +56,6 @@ def read_sample_sheet(
 
 def _usage_files(url: str, rows: list[tuple[int, dict[str, str]]]) -> list[UsageFile]:
     seen: dict[tuple[str, str], int] = {}
-    shared: dict[str, int] = {}
     for number, row in rows:
         key = (row["sample"], row["file"])
         if key in seen:
@@ -64,14 +63,11 @@ def _usage_files(url: str, rows: list[tuple[int, dict[str, str]]]) -> list[Usage
                 f"{url}: line {number}: sample {key[0]!r} of {key[1]!r} stands on line {seen[key]} already"
             )
         seen[key] = number
-        shared[row["file"]] = shared.get(row["file"], 0) + 1
         if not (row.get("condition") or condition_name(row.get("tissue"), row.get("timepoint"))):
             raise InputError(f"{url}: line {number}: sample {row['sample']!r} has no condition")
     files = []
     for number, row in rows:
         document: dict[str, Any] = {k: v for k, v in row.items() if k in _COLUMNS and v}
         document["file"] = resolve_path(row["file"], url, input_exists)
-        if shared[row["file"]] == 1:
-            document.pop("sample", None)
         files.append(validate(UsageFile, document, f"{url}: line {number}"))
     return files

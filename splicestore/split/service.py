@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from splicestore.cluster import open_executor
-from splicestore.errors import InputError, SplitError, close_names
+from splicestore.errors import GateError, SplitError, close_names
 from splicestore.genome import Genome
 from splicestore.memory import INTERPRETER_BYTES
 from splicestore.readers.orthology import Homology, read_orthology
@@ -32,7 +32,7 @@ from splicestore.split.values import (
 from splicestore.split.windows import WindowSubsets, WindowTask, assign_windows
 from splicestore.splits import Split
 from splicestore.storage import Publication, digest_input
-from splicestore.storage.columns import Column, write_columns
+from splicestore.storage.columns import Column, ledger_columns, write_columns
 from splicestore.store import Store
 
 SPLIT_ENCODER = 1
@@ -108,7 +108,7 @@ def split_windows(
     genomes = [store.genomes[genome_id] for genome_id in _chosen(store, genome_ids)]
     layouts = tuple(genome_layout(genome) for genome in genomes)
     inputs = _homology_inputs(homology_url)
-    sources = read_homology(genomes, inputs, storage_options)
+    sources = read_homology(genomes, inputs, storage_options, override_gates=options.override_gates)
     old_split = store.splits[extend] if extend is not None else None
     old = _open_old(old_split) if old_split is not None else None
 
@@ -117,9 +117,9 @@ def split_windows(
 
     result = make_split(layouts, options, sources, run, None if rebuild else old)
     parent = None if rebuild else old_split
-    publication = _publication(
-        store, name, options, result, _split_plan(result, options, inputs, parent, storage_options)
-    )
+    columns = split_columns(result.table, sources)
+    plan = _split_plan(result, options, inputs, parent, storage_options)
+    publication = _publication(store, name, options, result, plan, columns)
     publication.force = force
     is_same = parent is not None and parent.name == name and _is_same(parent, result.table)
     report = make_report(
@@ -135,7 +135,7 @@ def split_windows(
     )
     # Extending a split by nothing, under its own name, would only stack generations of equal content.
     if not is_same:
-        publish_split(publication, result.table, report)
+        publish_split(publication, result.table, report, columns)
     return report
 
 
@@ -180,7 +180,11 @@ def genome_layout(genome: Genome) -> GenomeLayout:
 
 
 def read_homology(
-    genomes: Sequence[Genome], inputs: Sequence[HomologyInput], storage_options: Mapping[str, Any] | None
+    genomes: Sequence[Genome],
+    inputs: Sequence[HomologyInput],
+    storage_options: Mapping[str, Any] | None,
+    *,
+    override_gates: bool = False,
 ) -> list[Homology]:
     """Read homology tables against the genes of the genomes."""
     if not inputs:
@@ -198,7 +202,8 @@ def read_homology(
             level=item.level,
             storage_options=storage_options,
         )
-        _refuse_joining_nothing(source, item)
+        if not override_gates:
+            _refuse_joining_nothing(source, item)
         sources.append(source)
     return sources
 
@@ -207,9 +212,9 @@ def _refuse_joining_nothing(source: Homology, item: HomologyInput) -> None:
     """A table of which no two genes belong together was read in a wrong format: the split would not be closed."""
     if len(np.unique(source.group)) == len(source.group):
         found = ", ".join(f"{n} {how}" for how, n in source.matched.items() if n)
-        raise InputError(
+        raise GateError(
             f"{item.url}: no two genes of this table belong to one group (ids: {found}; format {item.format}); "
-            "declare its format, one of those in docs/how-to/split.md"
+            "declare its format, one of those in docs/how-to/split.md, or add --override-gates"
         )
 
 
@@ -291,19 +296,21 @@ def _split_plan(
     )
 
 
-def _publication(store: Store, name: str, options: SplitOptions, result: SplitResult, plan: Plan) -> Publication:
+def _publication(
+    store: Store, name: str, options: SplitOptions, result: SplitResult, plan: Plan, columns: Sequence[Column]
+) -> Publication:
     return Publication(
         root=store.root,
         path=f"splits/{name}",
         plan=plan,
-        specs=[column.spec() for column in split_columns(result.table)],
+        specs=[column.spec() for column in columns],
         attributes={**split_attributes(result.table), "options": plan.document()["options"]},
         provenance={"splicestore": version("splicestore"), "override_gates": options.override_gates},
     )
 
 
-def split_columns(table: SplitTable) -> list[Column]:
-    """Spell the columns of a table as they are stored."""
+def split_columns(table: SplitTable, sources: Sequence[Homology] = ()) -> list[Column]:
+    """Spell the columns of a table as they are stored, and the ledger of its homology tables."""
     vocabulary = {"subset": list(SUBSET_NAMES), "reason": list(REASONS)}
     columns = []
     for name, (values, dimension) in split_arrays(table).items():
@@ -318,16 +325,16 @@ def split_columns(table: SplitTable) -> list[Column]:
                 attributes={"vocabulary": words} if words else {},
             )
         )
-    return columns
+    return columns + ledger_columns([row for source in sources for row in source.ledger])
 
 
-def publish_split(publication: Publication, table: SplitTable, report: SplitReport) -> None:
+def publish_split(publication: Publication, table: SplitTable, report: SplitReport, columns: Sequence[Column]) -> None:
     """Walk the write sequence; a split that is already complete is only switched to."""
     if not publication.is_complete():
         publication.begin()
         if not publication.has_part("table"):
             writer = publication.partition("table")
-            write_columns(writer, split_columns(table))
+            write_columns(writer, columns)
             writer.counts.update({**report.windows, "genes": table.n_genes})
             writer.close()
         publication.finalise(["table"], {"report": report.as_dict()})

@@ -22,7 +22,7 @@ import zarr.storage
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store as ZarrStore
 
-from splicestore.errors import StoreError, TransferError
+from splicestore.errors import ConfigError, StoreError, TransferError
 
 
 @contextmanager
@@ -32,6 +32,10 @@ def io_errors(url: str, what: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except (NotADirectoryError, FileExistsError) as error:
+        if what == "reading":
+            raise
+        raise ConfigError(f"{url}: a file stands where a folder is needed; name another place") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise TransferError(
@@ -111,9 +115,7 @@ class StoreRoot:
         try:
             return dict(json.loads(data))
         except ValueError as error:
-            raise StoreError(
-                f"{self.url_of(key)}: not valid JSON ({error}); run `splicestore verify {self.url}`"
-            ) from error
+            raise StoreError(f"{self.url_of(key)}: not valid JSON ({error}); the document is damaged") from error
 
     def put(self, key: str, data: bytes) -> None:
         """Write a document whole: readers see the old or the new one, never a part."""
@@ -203,6 +205,11 @@ def _create_file(target: Path, data: bytes) -> bytes:
         os.link(aside, target)
     except FileExistsError:
         return target.read_bytes()
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        # No hard links on this file system: metadata of one plan is the same bytes whoever writes it last.
+        aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
     return data

@@ -25,6 +25,10 @@ def write_file(path: str | Path, data: bytes) -> None:
         replace_file(Path(path), data)
 
 
+MARKER = ".splicestore-output"
+"""Says that a folder was written by ``output_folder`` and may be replaced by it."""
+
+
 class OutputFolder:
     """Files of a folder that is being written."""
 
@@ -58,16 +62,27 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Outp
         If the disk is full.
     """
     target = Path(path)
-    if target.exists() and not overwrite and any(target.iterdir() if target.is_dir() else [target]):
-        raise ConfigError(f"{target}: exists already; name another folder, or add --overwrite")
+    if target.is_file():
+        raise ConfigError(f"{target}: is a file; name a folder to write")
+    if target.exists() and any(target.iterdir()):
+        if not overwrite:
+            raise ConfigError(f"{target}: exists already; name another folder, or add --overwrite")
+        if not (target / MARKER).exists():
+            raise ConfigError(
+                f"{target}: --overwrite replaces only folders that splicestore wrote; name another folder"
+            )
     aside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
     with io_errors(str(target), "writing"):
         aside.mkdir(parents=True)
+    replaced = aside.with_name(f"{aside.name}.old.partial")
     try:
+        with io_errors(str(target), "writing"):
+            (aside / MARKER).write_text("written whole by splicestore; --overwrite may replace this folder\n")
         yield OutputFolder(aside)
         with io_errors(str(target), "writing"):
             if target.exists():
-                shutil.rmtree(target)
+                target.rename(replaced)
             aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)

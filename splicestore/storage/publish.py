@@ -310,7 +310,7 @@ class Publication:
             return
         raise StoreError(
             f"{self.root.url_of(key)}: holds another document than this run would write; "
-            f"the store is damaged or was written by another release, run `splicestore verify {self.root.url}`"
+            f"the unfinished generation {self.root.url_of(self.base)} is damaged or of another release: remove it and run again"
         )
 
     def _metadata_documents(self, status: str) -> dict[str, bytes]:

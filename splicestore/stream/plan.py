@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from splicestore.errors import ConfigError, PlanError, SplitError, WindowError, close_names
 from splicestore.kernels.intervals import pointers
 from splicestore.kernels.mixing import mix_fraction
+from splicestore.kernels.naming import natural_key
 from splicestore.kernels.shuffle import PURPOSE_WEIGHT, random_words
 from splicestore.schema import BLOCK_BASES, SUBSET_EXCLUDED, SUBSET_NAMES
 from splicestore.stream.protocols import GenomeSource, SplitSource
@@ -188,11 +188,6 @@ class WindowPlan:
             words = random_words(self.options.seed, epoch, genome, PURPOSE_WEIGHT, len(rows))
             times[rows[np.argsort(words, kind="stable")[:extra]]] += 1
         return np.repeat(np.arange(self.n_blocks, dtype=np.int64), times)
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which ``brain_2`` comes before ``brain_10``."""
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p)
 
 
 def choose_conditions(

@@ -64,6 +64,11 @@ class GenomeSource(Protocol):
         """Columns of ``read_usage``."""
         ...
 
+    @property
+    def usage_generations(self) -> Sequence[str]:
+        """Keys of the usage generations that ``read_usage`` reads."""
+        ...
+
     def read_bases(self, start: int, end: int) -> NDArray[np.uint8]:
         """Bases ``[start, end)`` as codes 0..4; ``0 <= start <= end <= n_bases``."""
         ...

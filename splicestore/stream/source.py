@@ -136,6 +136,9 @@ class WindowBatches:
         _chosen(list(options.genome_weights), options.genomes, "genome_weights: the stream")
         self._generations = {name: table.genome_generations[name] for name in options.genomes}
         self._genomes = [store.genomes.at(name, generation) for name, generation in self._generations.items()]
+        self._usage = {
+            name: genome.usage_generations for name, genome in zip(options.genomes, self._genomes, strict=True)
+        }
         self._split_digest = table.digest
         self._plan = make_plan(options, table, self._genomes)
         self._defaulted = {name for name, value in (("lanes", lanes), ("tail", tail)) if value is None}
@@ -211,7 +214,7 @@ class WindowBatches:
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands, JSON-ready: ``step`` counts the batches handed to the consumer."""
         position = {"epoch": self._epoch, "step": self._step}
-        return {**describe_stream(self._plan, self._generations, self._split_digest), **position}
+        return {**describe_stream(self._plan, self._generations, self._usage, self._split_digest), **position}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand where a state says; the next iteration goes on from there.
@@ -231,7 +234,7 @@ class WindowBatches:
             options = replace(plan.options, **taken)
             self._check_world(options)
             plan = assign_lanes(plan, options)
-        epoch, step = check_state(state, describe_stream(plan, self._generations, self._split_digest))
+        epoch, step = check_state(state, describe_stream(plan, self._generations, self._usage, self._split_digest))
         order = plan_epoch(plan, epoch)
         if step > order.n_steps:
             raise StateError(f"the state stands at step {step}, but epoch {epoch} has {order.n_steps} steps")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from splicestore.errors import StateError
@@ -17,11 +17,14 @@ _HINTS = {
     "P": "P follows from shuffle_memory and the bytes per block: give the shuffle_memory of the first start",
     "lanes": "the number of lanes is fixed at the first start: give lanes=",
     "split_digest": "the split was published again with other windows: stream the generation the run began with",
+    "usage": "usage was joined again from other files: the counts are not those the run began with",
     "generations": "a genome was published again: stream a split that pins the generation the run began with",
 }
 
 
-def describe_stream(plan: WindowPlan, generations: Mapping[str, str], split_digest: str) -> dict[str, Any]:
+def describe_stream(
+    plan: WindowPlan, generations: Mapping[str, str], usage: Mapping[str, Sequence[str]], split_digest: str
+) -> dict[str, Any]:
     """Describe a stream by everything that decides its order and its batches; the world size does not.
 
     Returns
@@ -51,6 +54,7 @@ def describe_stream(plan: WindowPlan, generations: Mapping[str, str], split_dige
         "shuffle": options.shuffle,
         "tail": options.tail,
         "generations": dict(generations),
+        "usage": {name: list(paths) for name, paths in usage.items()},
         "split_digest": split_digest,
     }
 

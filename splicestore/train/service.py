@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from splicestore.models.card import LoadedModel
-from splicestore.storage import open_input
+from splicestore.storage import input_text_lines
 from splicestore.store import Store
 from splicestore.stream import WindowStream
 from splicestore.train.baseline import MotifBaseline
@@ -24,8 +24,8 @@ BASELINE_WINDOWS = 20_000
 
 def load_train_settings(url: str) -> TrainSettings:
     """Read training settings from YAML or JSON."""
-    with open_input(url) as stream:
-        return parse_train_settings(stream.read().decode("utf-8"), url)
+    text = "\n".join(line for _, line in input_text_lines(url))
+    return parse_train_settings(text, url)
 
 
 def train_on_split(
@@ -59,6 +59,7 @@ def train_on_split(
         "split_generation": view.generation,
         "split_digest": view.digest,
         "genomes": view.genome_generations,
+        "usage": {g: list(view.genome(g).usage_generations) for g in view.genome_ids},
     }
     return train(stream, settings, output, device=device, provenance=provenance, on_log=on_log)
 

@@ -91,7 +91,7 @@ def test_the_export_is_what_the_oracle_says(data, tiny, window_size, context_siz
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=40)
 @given(st.data(), tiny_genomes(min_genes=1), st.integers(1, 60), st.integers(0, 40))
 def test_many_exports_are_what_the_oracle_says(data, tiny, window_size, context_size):
     check_export(data, tiny, window_size, context_size)

@@ -116,7 +116,7 @@ def test_a_tiny_genome_is_what_the_oracles_say(tiny, requests, chunk):
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(max_examples=80)
 @given(tiny_genomes(), REQUESTS, st.integers(1, 40))
 def test_many_tiny_genomes_are_what_the_oracles_say(tiny, requests, chunk):
     check_tiny_genome(tiny, requests, chunk)

@@ -109,7 +109,7 @@ def test_a_split_is_what_the_oracle_says(case, options):
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=40)
 @given(worlds(), split_options())
 def test_many_splits_are_what_the_oracle_says(case, options):
     check_split(case, options)

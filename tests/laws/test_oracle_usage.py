@@ -107,7 +107,7 @@ def test_site_tables_of_both_conventions(data, tiny, request):
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(st.data(), tiny_genomes(min_genes=1), window_requests())
 def test_many_site_tables_of_both_conventions(data, tiny, request):
     check_site_tables(data, tiny, request)
@@ -142,7 +142,7 @@ def test_junction_files_of_every_format(data, tiny, request):
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(st.data(), tiny_genomes(min_genes=1), window_requests())
 def test_many_junction_files_of_every_format(data, tiny, request):
     check_junction_files(data, tiny, request)

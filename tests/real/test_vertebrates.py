@@ -74,7 +74,9 @@ def test_every_genome_has_the_counts_of_its_annotation(study):
         for g, r in reports.items()
     }
     assert found == INGESTED
-    assert all(r["dropped"] == {} for r in reports.values())
+    # The annotation loses nothing; what junctions lack a site for is in the ledger of the usage.
+    assert all(not [k for k in r["dropped"] if not k.startswith("usage_site:")] for r in reports.values())
+    assert reports["rn6"]["dropped"] == {}
     assert all(r["observed_peak_bytes"] < r["projected_peak_bytes"] for r in reports.values())
     assert {g for g, r in reports.items() if r["conditions"] == ["rnaseq"]} == set(WITH_JUNCTIONS)
 

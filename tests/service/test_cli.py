@@ -255,7 +255,7 @@ def test_unknown_usage_rows_are_in_the_ledger(tmp_path):
     report = json.loads(splicestore("ingest", "genomes", tmp_path / "store", config, "--json", check=0).stdout)[
         "genomes"
     ]["toy1"]
-    assert report["dropped"] == {}
+    assert report["dropped"] == {"usage_site:unknown_site": 1}
     story = splicestore("ls", tmp_path / "store", check=0).stdout
     assert "usage" in story
     from splicestore.store import open_store
@@ -357,3 +357,36 @@ def test_a_full_disk_exits_with_5_and_publishes_nothing(tmp_path):
     assert "no space left" in done.stderr
     assert [p for p in (tmp_path / "store").rglob("zarr.json") if '"current"' in p.read_text()] == []
     splicestore("ingest", "genomes", tmp_path / "store", config, check=0)
+
+
+def test_overwrite_never_replaces_what_splicestore_did_not_write(study, tmp_path):
+    done = splicestore("export", "splicevo", study / "store", study / "store", "--overwrite")
+    assert done.returncode == 3
+    assert "--overwrite replaces only folders that splicestore wrote" in done.stderr
+    assert (study / "store" / "genomes" / "toy1" / "zarr.json").exists()
+    splicestore("export", "splicevo", study / "store", tmp_path / "out", "--genome", "toy1", check=0)
+    splicestore("export", "splicevo", study / "store", tmp_path / "out", "--genome", "toy2", "--overwrite", check=0)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".splicestore-output", "toy2"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    ['{"genomes": null}', '{"genomes": 3}', '{"genomes": [{"genome_id": "a", "genome_path": "x", "metadata": "m"}], "usage_files": {}}',
+     '{"genomes": [{"genome_id": "a", "genome_path": "x"}], "usage_files": ["a"]}',
+     '{"genomes": [{"genome_id": "a", "genome_path": "x"}], "usage_files": {"a": {"files": ["u.tsv"]}}}'],
+)  # fmt: skip
+def test_wrong_shapes_of_a_config_are_one_line(document, tmp_path):
+    (tmp_path / "genomes.json").write_text(document)
+    done = splicestore("ingest", "genomes", tmp_path / "store", tmp_path / "genomes.json")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("splicestore: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_store_path_that_is_a_file_is_said_so(tmp_path):
+    config = write_study(tmp_path / "in")
+    (tmp_path / "file").write_text("x")
+    done = splicestore("ingest", "genomes", tmp_path / "file", config)
+    assert done.returncode == 3
+    assert "a file stands where a folder is needed" in done.stderr
+    assert splicestore("ls", tmp_path / "nothing").returncode == 4

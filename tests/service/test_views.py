@@ -172,3 +172,52 @@ def test_a_genome_without_annotation_is_tiled_whole(tmp_path):
     assert (windows.label()[2, 50:] == 255).all()
     assert (windows.label()[2, :50] == 0).all()
     assert decode_bases(windows.sequence()[3])[:14] == "N" * 10 + "ACNN"
+
+
+def test_a_run_killed_before_the_catalogue_is_mended_by_the_same_command(tmp_path):
+    config = load_genomes_config(str(write_study(tmp_path / "in")))
+    root = StoreRoot(str(tmp_path / "store"))
+    list(ingest_genomes(root, config))
+    root.put(
+        "catalog.json", json.dumps({"format": 1, "genomes": {}, "usage": {}, "splits": {}, "predictions": {}}).encode()
+    )
+    (again,) = ingest_genomes(root, config)
+    assert again.status == "unchanged"
+    assert list(ss.open_store(str(tmp_path / "store")).genomes) == ["toy1"]
+    assert len(ss.open_store(str(tmp_path / "store")).genomes["toy1"].usage.to_pandas()) == 40
+
+
+def test_an_alias_table_joins_usage_anew(tmp_path):
+    folder = tmp_path / "in"
+    write_study(folder)
+    (folder / "toy1.tsv").write_text((folder / "toy1.tsv").read_text().replace("\tchrB\t", "\tNC_2\t"))
+    (folder / "aliases.tsv").write_text("NC_2\tchrB\n")
+    usage = [{"file": str(folder / "toy1.tsv"), "condition": "x"}]
+    plain = GenomeConfig(
+        genome_id="toy1", fasta=str(folder / "toy1.fa"), annotation=str(folder / "toy1.gtf.gz"), usage=usage
+    )
+    root = StoreRoot(str(tmp_path / "store"))
+    from splicestore.ingest import IngestOptions
+
+    ingest_genome(root, plain, IngestOptions(override_gates=True))
+    assert len(ss.open_store(root.url).genomes["toy1"].usage.to_pandas()) == 20
+    ingest_genome(root, plain.model_copy(update={"aliases": str(folder / "aliases.tsv")}))
+    assert len(ss.open_store(root.url).genomes["toy1"].usage.to_pandas()) == 40
+
+
+def test_a_sheet_that_names_one_sample_of_a_file_takes_that_sample(tmp_path):
+    folder = tmp_path / "in"
+    write_study(folder)
+    text = (folder / "toy1.tsv").read_text()
+    header, *rows = text.splitlines()
+    other = [row.replace("s1\t", "s2\t", 1).replace("\t90\t5\t5", "\t7\t0\t0") for row in rows]
+    (folder / "toy1.tsv").write_text("\n".join([header, *rows, *other]) + "\n")
+    (folder / "sheet.tsv").write_text("sample\tfile\tcondition\ns2\ttoy1.tsv\tx\n")
+    genome = GenomeConfig(
+        genome_id="toy1",
+        fasta=str(folder / "toy1.fa"),
+        annotation=str(folder / "toy1.gtf.gz"),
+        samples=str(folder / "sheet.tsv"),
+    )
+    ingest_genome(StoreRoot("memory://one-sample"), genome)
+    assert set(ss.open_store("memory://one-sample").genomes["toy1"].usage.to_pandas()["alpha"]) == {7.0}

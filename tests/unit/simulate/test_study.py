@@ -83,7 +83,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path
     first, second = (simulate_study(tmp_path / name, options) for name in ("one", "two"))
     simulate_study(tmp_path / "three", SimulateOptions(**SMALL, annotation_format="gff3", seed=1))
     files = sorted(p.relative_to(first.root) for p in first.root.rglob("*") if p.is_file())
-    assert len(files) == 2 * (1 + 1 + 2 + 4 + 2) + 4 + 3
+    assert len(files) == 2 * (1 + 1 + 2 + 4 + 2) + 4 + 3 + 1
     assert files == sorted(p.relative_to(second.root) for p in second.root.rglob("*") if p.is_file())
     assert [f for f in files if (first.root / f).read_bytes() != (second.root / f).read_bytes()] == []
     assert (first.root / files[1]).read_bytes() != (tmp_path / "three" / files[1]).read_bytes()

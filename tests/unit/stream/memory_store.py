@@ -23,6 +23,7 @@ class MemoryGenome:
     alpha: np.ndarray
     beta: np.ndarray
     generation: str = "g1"
+    usage_generations: tuple[str, ...] = ()
     reads: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -44,6 +44,7 @@ def test_a_state_holds_what_the_contract_lists_and_survives_json():
         "shuffle": True,
         "tail": "short",
         "generations": {"genome0": "g1", "genome1": "g1"},
+        "usage": {"genome0": [], "genome1": []},
         "split_digest": "d1",
         "epoch": 0,
         "step": 0,
