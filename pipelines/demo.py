@@ -32,7 +32,9 @@ def run(*arguments: str | Path) -> None:
 def main() -> int:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for everything (default: demo-output)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo-output"), help="folder for everything (default: demo-output)"
+    )
     output = parser.parse_args().output
     study, store = output / "study", output / "store"
     model, control = output / "model", output / "control"
