@@ -31,7 +31,7 @@ from harness import (
 
 GENOME = "sim1"
 SPLICEVO_20MB = {
-    "program": "SplicEvo data loader, published figures for a genome of this size, another machine",
+    "program": "SplicEvo data loader, measured on another machine for a genome of this size",
     "wall_s": 41,
     "peak_mib": 546,
     "us_per_transcript_site_and_condition": 97,

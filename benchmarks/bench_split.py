@@ -23,7 +23,7 @@ from harness import (
 )
 
 SPLICEVO_TWO = {
-    "program": "SplicEvo data splitter, published figure for two genomes of this size, another machine",
+    "program": "SplicEvo data splitter, measured on another machine for two genomes of this size",
     "wall_s": 16.4,
 }
 
