@@ -1,51 +1,244 @@
 """One name -> something that runs tasks: this process, threads, worker processes or a Dask cluster.
 
-The only face is ``Executor.map``: small picklable tasks in, results out as they complete.
+The only face is ``Executor.map``: small picklable tasks in, results out as they complete. One task that fails does not
+stop the others; what failed is raised by name when the rest is done.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from splicestore.errors import ConfigError
+from splicestore.errors import ConfigError, FailedPartitionsError, PlanError, SpliceStoreError, TransferError
+
+logger = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 TASK_RETRIES = 2
-"""A lost worker costs a retry; an error of ours is raised at once."""
+"""For lost connections and unexpected errors; an error of ours is final at once."""
+IN_FLIGHT_PER_THREAD = 3
+"""Tasks submitted ahead of their turn: enough to keep a worker busy, few enough for a scheduler's memory."""
+WAIT_FOR_WORKERS_S = 60
+STRANDED_S = 10
+"""How often to look for tasks whose only workers are gone."""
+_NAMED_FAILURES = 5
 
 
 class Executor(Protocol):
     """Runs a function over tasks."""
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, result) as tasks finish."""
+    @property
+    def n_workers(self) -> int:
+        """Tasks that run at once."""
         ...
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        names: Sequence[str] | None = None,
+        memory: int = 0,
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield (index of the task, result) as tasks finish.
+
+        Parameters
+        ----------
+        names
+            What failures are called by.
+        memory
+            Bytes one task may need: workers that have less are not given any.
+
+        Raises
+        ------
+        FailedPartitionsError
+            After all others finished: names of the tasks that failed, with their first error. Where one of our own
+            errors is the only one, that error itself.
+        PlanError
+            If no worker has the memory.
+        """
+        ...
+
+
+@dataclass
+class _Failures:
+    names: Sequence[str]
+    found: list[tuple[int, BaseException]] = field(default_factory=list)
+
+    def add(self, index: int, error: BaseException) -> None:
+        logger.info("%s failed: %s", self.names[index], _describe(error))
+        self.found.append((index, error))
+
+    def raise_any(self) -> None:
+        if not self.found:
+            return
+        index, error = self.found[0]
+        if len(self.found) == 1 and isinstance(error, SpliceStoreError):
+            raise error
+        listed = "; ".join(f"{self.names[i]}: {_describe(e)}" for i, e in self.found[:_NAMED_FAILURES])
+        more = f"; and {len(self.found) - _NAMED_FAILURES} more" if len(self.found) > _NAMED_FAILURES else ""
+        raise FailedPartitionsError(
+            f"{len(self.found)} of {len(self.names)} tasks failed, the others are done: {listed}{more}. The same command redoes "
+            "only these"
+        ) from error
+
+
+def _describe(error: BaseException) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return (
+            "its worker died each time (often out of memory: give workers more, or use fewer per machine; "
+            "or this input breaks a library)"
+        )
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SpliceStoreError) else f"{type(error).__name__}: {text[:200]}"
 
 
 @dataclass(frozen=True, slots=True)
 class _ThisProcess:
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
+    n_workers: int = 1
+
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        names: Sequence[str] | None = None,
+        memory: int = 0,
+    ) -> Iterator[tuple[int, Result]]:
+        failures = _Failures(_names(names, tasks))
         for index, task in enumerate(tasks):
-            yield index, function(task)
+            try:
+                result = function(task)
+            except SpliceStoreError as error:
+                failures.add(index, error)
+            else:
+                yield index, result
+        failures.raise_any()
+
+
+def _names(names: Sequence[str] | None, tasks: Sequence[Any]) -> Sequence[str]:
+    return names if names is not None else [f"task {index}" for index in range(len(tasks))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An error of ours as a value: running the task again would end the same way."""
+
+    error: SpliceStoreError
+
+
+@dataclass(frozen=True, slots=True)
+class _Guarded:
+    function: Callable[[Any], Any]
+
+    def __call__(self, task: Any) -> Any:
+        try:
+            return self.function(task)
+        except TransferError:
+            raise
+        except SpliceStoreError as error:
+            return _Refused(error)
 
 
 @dataclass(frozen=True, slots=True)
 class _DaskClient:
     client: Any
+    n_workers: int
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[tuple[int, Result]]:
-        from distributed import as_completed
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Sequence[Task],
+        *,
+        names: Sequence[str] | None = None,
+        memory: int = 0,
+    ) -> Iterator[tuple[int, Result]]:
+        from distributed import wait
 
-        futures = self.client.map(function, list(tasks), retries=TASK_RETRIES, pure=False)
-        index_of = {future.key: index for index, future in enumerate(futures)}
-        for future, result in as_completed(futures, with_results=True):
-            yield index_of[future.key], result
+        failures = _Failures(_names(names, tasks))
+        waiting = iter(range(len(tasks)))
+        running: dict[Any, int] = {}
+        try:
+            while True:
+                for index in itertools.islice(waiting, IN_FLIGHT_PER_THREAD * self.n_workers - len(running)):
+                    running[self._submit(function, tasks[index], memory)] = index
+                if not running:
+                    break
+                try:
+                    done = wait(list(running), timeout=STRANDED_S, return_when="FIRST_COMPLETED").done
+                except TimeoutError:
+                    self._resubmit_stranded(function, tasks, memory, running)
+                    continue
+                for future in done:
+                    index = running.pop(future)
+                    if future.status != "finished":
+                        failures.add(index, _error_of(future))
+                        continue
+                    result = future.result()
+                    if isinstance(result, _Refused):
+                        failures.add(index, result.error)
+                    else:
+                        yield index, result
+        except OSError as error:
+            if isinstance(error, SpliceStoreError):
+                raise
+            raise FailedPartitionsError(
+                f"the scheduler {self.client.scheduler} was lost while {len(running)} tasks ran; what is finished stays, "
+                "the same command goes on"
+            ) from error
+        failures.raise_any()
+
+    def _submit(self, function: Callable[[Any], Any], task: Any, memory: int) -> Any:
+        return self.client.submit(
+            _Guarded(function), task, retries=TASK_RETRIES, pure=False, workers=self._fitting(memory)
+        )
+
+    def _resubmit_stranded(
+        self, function: Callable[[Any], Any], tasks: Sequence[Any], memory: int, running: dict[Any, int]
+    ) -> None:
+        """Submit again what was tied to workers that are gone: a restarted one has another address."""
+        fitting = self._fitting(memory)
+        if fitting is None:
+            return
+        idle = {key for keys in self.client.processing().values() for key in keys}
+        for future, index in list(running.items()):
+            if future.status == "pending" and future.key not in idle:
+                del running[future]
+                future.cancel()
+                running[self._submit(function, tasks[index], memory)] = index
+
+    def _fitting(self, memory: int) -> list[str] | None:
+        """Workers that have the memory for one task in each of their threads; None: all of them."""
+        if not memory:
+            return None
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        room = {
+            address: int(w["memory_limit"]) // max(1, int(w["nthreads"])) if w["memory_limit"] else sys.maxsize
+            for address, w in workers.items()
+        }
+        fitting = [address for address, bytes_each in room.items() if bytes_each >= memory]
+        if room and not fitting:
+            raise PlanError(
+                f"one task needs up to {memory / 2**30:.2f} GiB, the largest worker gives a task {max(room.values()) / 2**30:.2f} GiB; "
+                "start workers with more memory or one thread each (--scheduler processes:N with a smaller N)"
+            )
+        return fitting if len(fitting) < len(room) else None
+
+
+def _error_of(future: Any) -> BaseException:
+    if future.status == "error":
+        error = future.exception()
+        if isinstance(error, BaseException):
+            return error
+    return FailedPartitionsError(f"it ended as {future.status}: the scheduler or the client went away")
 
 
 def parse_scheduler(spec: str) -> tuple[str, int | None]:
@@ -54,14 +247,15 @@ def parse_scheduler(spec: str) -> tuple[str, int | None]:
     Raises
     ------
     ConfigError
-        If it is none of ``sync``, ``threads[:N]``, ``processes:N``, ``tcp://host:port``, ``*.json``.
+        If it is none of ``auto``, ``sync``, ``threads[:N]``, ``processes:N``, ``tcp://host:port``, ``*.json``.
     """
     if spec.startswith(("tcp://", "tls://", "ucx://", "ws://")):
         return "address", None
     if spec.endswith(".json"):
         return "file", None
     kind, _, number = spec.partition(":")
-    if kind not in ("sync", "threads", "processes") or (number and not number.isdigit()):
+    is_number = number.isdigit() and int(number) > 0
+    if kind not in ("auto", "sync", "threads", "processes") or (number and not is_number):
         raise ConfigError(
             f"--scheduler {spec!r}: use sync, threads, threads:N, processes:N, tcp://host:port or scheduler.json"
         )
@@ -69,51 +263,102 @@ def parse_scheduler(spec: str) -> tuple[str, int | None]:
 
 
 @contextmanager
-def open_executor(spec: str = "sync", *, urls: Iterable[str] = ()) -> Iterator[Executor]:
+def open_executor(spec: str = "auto", *, urls: Iterable[str] = (), profile: str | None = None) -> Iterator[Executor]:
     """Open what a scheduler name stands for; closes what it started, leaves what it found.
 
     Parameters
     ----------
     spec
-        ``sync`` | ``threads[:N]`` | ``processes:N`` | ``tcp://host:port`` | a scheduler file ``*.json``.
+        ``auto`` (the active Dask client if there is one, else ``sync``) | ``sync`` | ``threads[:N]`` | ``processes:N`` |
+        ``tcp://host:port`` | a scheduler file ``*.json``.
     urls
         Stores the tasks will touch: ``memory://`` lives in one process only.
+    profile
+        Write Dask's performance report (HTML) there.
 
     Raises
     ------
     ConfigError
-        For an unknown name, or ``memory://`` with workers in other processes.
+        For an unknown name, ``memory://`` with workers in other processes, or a scheduler that does not answer.
     """
     kind, workers = parse_scheduler(spec)
+    active = _active_client() if kind == "auto" else None
+    if kind == "sync" or (kind == "auto" and active is None):
+        yield _ThisProcess()
+        return
     if kind in ("processes", "address", "file") and any(url.startswith("memory:") for url in urls):
         raise ConfigError(
             f"memory:// is visible to this process only; --scheduler {spec} starts others: use sync or threads"
         )
-    if kind == "sync":
-        yield _ThisProcess()
-        return
+    client = active or _connect(kind, spec, workers)
+    try:
+        with _performance_report(profile):
+            if client.dashboard_link and active is None and _has_dashboard():
+                logger.warning("dashboard: %s", client.dashboard_link)
+            yield _DaskClient(client, _n_threads(client, spec))
+    finally:
+        if active is None:
+            started = client.cluster if kind in ("threads", "processes") else None
+            client.close()
+            if started is not None:
+                started.close()
+
+
+def _active_client() -> Any:
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
+
+
+def _connect(kind: str, spec: str, workers: int | None) -> Any:
     from distributed import Client, LocalCluster
 
     if kind in ("address", "file"):
         try:
-            client = Client(spec) if kind == "address" else Client(scheduler_file=spec)
+            return Client(spec) if kind == "address" else Client(scheduler_file=spec)
         except (OSError, ValueError) as error:
             raise ConfigError(f"--scheduler {spec}: no scheduler answers there ({error})") from error
-    else:
-        n_workers = workers or os.cpu_count() or 1
-        processes = kind == "processes"
-        cluster = LocalCluster(
-            n_workers=n_workers if processes else 1,
-            threads_per_worker=1 if processes else n_workers,
-            processes=processes,
-            dashboard_address=None,
-            memory_limit="auto" if processes else 0,
-        )
-        client = Client(cluster)
-    try:
-        yield _DaskClient(client)
-    finally:
-        started = client.cluster
-        client.close()
-        if started is not None:
-            started.close()
+    n_workers = workers or os.cpu_count() or 1
+    processes = kind == "processes"
+    cluster = LocalCluster(
+        n_workers=n_workers if processes else 1,
+        threads_per_worker=1 if processes else n_workers,
+        processes=processes,
+        dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
+        memory_limit="auto" if processes else 0,
+        silence_logs=logging.CRITICAL,
+    )
+    return Client(cluster)
+
+
+def _n_threads(client: Any, spec: str) -> int:
+    threads = sum(client.nthreads().values())
+    if not threads:
+        try:
+            client.wait_for_workers(1, timeout=WAIT_FOR_WORKERS_S)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"--scheduler {spec}: no worker joined within {WAIT_FOR_WORKERS_S} s; start workers first"
+            ) from error
+        threads = sum(client.nthreads().values())
+    return max(1, threads)
+
+
+def _has_dashboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("bokeh") is not None
+
+
+def _performance_report(profile: str | None) -> Any:
+    if profile is None:
+        return nullcontext()
+    if not _has_dashboard():
+        raise ConfigError("--profile needs bokeh: pip install 'splicestore[dashboard]'")
+    from distributed import performance_report
+
+    return performance_report(filename=profile)

@@ -15,7 +15,9 @@
     |  |- StoreNotFoundError (FileNotFoundError)   nothing of that name is published
     |  |- FormatError                        format too old or too new
     |  |- PartitionMissingError              encoded parts are missing or have another size
-    |  `- PointerMovedError                  another writer published first
+    |  |- PointerMovedError                  another writer published first
+    |  |- LeaseHeldError                     another writer is at it now
+    |  `- FailedPartitionsError              some partitions failed, after their retries; the rest is done
     `- TransferError    (OSError)            remote storage or local I/O failed, disk full      exit 5
 
 Grouped by what the catcher would do. Every class also derives from the builtin that a caller
@@ -86,9 +88,22 @@ class FormatError(StoreError):
 class PartitionMissingError(StoreError):
     """Encoded partitions are missing or have another size than recorded."""
 
+    def __init__(self, message: str, *, missing: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+        """Names of the partitions that are not encoded."""
+
 
 class PointerMovedError(StoreError):
     """Another writer published a generation of the same name first."""
+
+
+class LeaseHeldError(StoreError):
+    """Another writer holds the write lease of the name."""
+
+
+class FailedPartitionsError(StoreError):
+    """Some partitions failed, after their retries; the others are finished."""
 
 
 class TransferError(SpliceStoreError, OSError):

@@ -17,7 +17,7 @@ from splicestore.kernels.intervals import expand_counts
 from splicestore.kernels.sequence import N_CODE
 from splicestore.kernels.usage import splice_site_usage
 from splicestore.schema import KIND_NAMES, SOURCE_ANNOTATION, SOURCE_JUNCTION
-from splicestore.storage import StoreRoot, open_group, quiet_zarr, read_pointer
+from splicestore.storage import StoreRoot, open_group, quiet_zarr, read_group, read_pointer
 from splicestore.storage.catalog import pointer_names
 
 if TYPE_CHECKING:
@@ -422,16 +422,17 @@ class Gene:
 
 def open_generation(root: StoreRoot, path: str) -> zarr.Group:
     """Open one complete generation; anything else is refused by name."""
-    try:
-        group = open_group(root.zarr_store(path, read_only=True))
-    except FileNotFoundError as error:
+    found = read_group(root, path)
+    if found is None:
         raise StoreNotFoundError(
             f"{root.url_of(path)}: no such generation; it may have been pruned, `splicestore ls {root.url}` shows what is there"
-        ) from error
-    status = dict(group.attrs["splicestore"]).get("status")  # type: ignore[arg-type]
-    if status != "complete":
-        raise StoreError(f"{root.url_of(path)}: generation is {status}, run the command that writes it again")
-    return group
+        )
+    attributes, document = found
+    if attributes["status"] != "complete":
+        raise StoreError(
+            f"{root.url_of(path)}: generation is {attributes['status']}, run the command that writes it again"
+        )
+    return open_group(root.zarr_store(path, read_only=True), document)
 
 
 def ledger_frame(group: zarr.Group) -> pd.DataFrame:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import GateError
-from splicestore.ingest.tables import GenomeTables
 from splicestore.kernels.joining import STRATA
 from splicestore.kernels.sequence import decode_bases
-from splicestore.kernels.sites import canonical_ends, is_canonical, motif_codes
+from splicestore.kernels.sites import Introns, canonical_ends, is_canonical, motif_codes
 
 MOTIF_GATE = 0.9
 MOTIF_GATE_SITES = 100
@@ -46,17 +45,18 @@ class MotifReport:
         }
 
 
-def motif_report(tables: GenomeTables, bases: NDArray[np.uint8]) -> MotifReport:
+def motif_report(introns: Introns, strand: NDArray[np.int8], bases: NDArray[np.uint8]) -> MotifReport:
     """Count canonical introns and sites.
 
     Parameters
     ----------
+    strand : (n_introns,) int8
+        +1 or -1.
     bases : (n_introns, 4) uint8
-        First two and last two bases of every intron of ``tables``, forward strand.
+        First two and last two bases of every intron, forward strand.
     """
-    strand = tables.intron_strand()
     distinct, first = np.unique(
-        np.stack((tables.introns.start, tables.introns.end, strand.astype(np.int64)), axis=1), axis=0, return_index=True
+        np.stack((introns.start, introns.end, strand.astype(np.int64)), axis=1), axis=0, return_index=True
     )
     motifs = motif_codes(bases[first], strand[first]) if len(first) else np.zeros((0, 4), dtype=np.uint8)
     canonical = is_canonical(motifs)

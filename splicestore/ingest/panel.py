@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from splicestore.cluster import Executor
 from splicestore.config import GenomeConfig, UsageFile
 from splicestore.errors import ConfigError, GateError, InputError, close_names
 from splicestore.ingest.tables import Contigs, GenomeTables
+from splicestore.kernels.components import group_components
 from splicestore.kernels.joining import AMBIGUOUS, BoundaryMatch, SiteIndex, join_rates, match_boundaries
 from splicestore.kernels.naming import natural_key
 from splicestore.kernels.sites import Sites, merge_sites
 from splicestore.kernels.usage import LEFT, RIGHT, boundary_to_base, junction_boundary_counts, sum_by_key
+from splicestore.memory import INTERPRETER_BYTES
 from splicestore.readers.aliases import resolve_contigs
 from splicestore.readers.usage import JunctionCounts, SiteCounts, read_usage
 from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, KIND_DONOR, LedgerRow
@@ -28,6 +32,8 @@ JOIN_GATE = 0.5
 """A stratum in which fewer rows join than this says the coordinates are wrong."""
 JOIN_GATE_ROWS = 10
 """Strata with less weight than this are only judged together."""
+CONDITIONS_PER_TASK = 8
+"""Conditions joined by one task: their counts travel together, and they share one index of the sites."""
 _LEFT_SHIFT = {"spliser": -1, "splicevo": -2}
 """Exon-boundary base of a left boundary: SpliSER writes the half-open boundary x -> base x - 1; SplicEvo's
 converted files write the first intron base counted from 1 -> x - 2. Right boundaries agree: base x."""
@@ -116,6 +122,10 @@ class _Unmatched:
             frame = pd.DataFrame({"contig": contig, "position": position, "strand": strand, "reason": reason})
             self.frames.append(frame.groupby(list(frame.columns), sort=True).size().rename("count").reset_index())
 
+    @classmethod
+    def united(cls, parts: Sequence[_Unmatched]) -> _Unmatched:
+        return cls([f for p in parts for f in p.frames], [n for p in parts for n in p.notes])
+
     def rows(self) -> list[LedgerRow]:
         if not self.frames:
             return self.notes
@@ -131,19 +141,24 @@ class _Unmatched:
 
 
 def read_panel_files(
-    files: Sequence[UsageFile], storage_options: Mapping[str, object] | None = None
+    files: Sequence[UsageFile], storage_options: Mapping[str, Any] | None = None
 ) -> Iterable[tuple[UsageFile, SiteCounts | JunctionCounts]]:
     """Read the panel's files one after another."""
     for usage in files:
         yield usage, read_usage(usage.file, usage.format, storage_options=storage_options)
 
 
-def observed_sites(config: GenomeConfig, files: Sequence[UsageFile], contigs: Contigs) -> Sites | None:
+def observed_sites(
+    config: GenomeConfig,
+    files: Sequence[UsageFile],
+    contigs: Contigs,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Sites | None:
     """Sites that junction reads support, summed over all files, from ``observed_sites`` reads on."""
     if config.observed_sites is None:
         return None
     ends: list[tuple[Int64, NDArray[np.int8], NDArray[np.uint8], NDArray[np.float64]]] = []
-    for _, counts in read_panel_files(files):
+    for _, counts in read_panel_files(files, storage_options):
         if isinstance(counts, JunctionCounts):
             offset, length, _ = _place(counts.contig, contigs)
             inside = (offset >= 0) & (counts.strand != 0) & (counts.start > 0) & (counts.end < length)
@@ -160,20 +175,58 @@ def observed_sites(config: GenomeConfig, files: Sequence[UsageFile], contigs: Co
     return merge_sites(position[seen], strand[seen], kind[seen], np.full(int(seen.sum()), -1, dtype=np.int32))
 
 
+@dataclass(frozen=True, slots=True)
+class PanelSites:
+    """What usage is joined to: contigs and splice sites of a genome. Picklable."""
+
+    contigs: Contigs
+    sites: Sites
+
+    @classmethod
+    def of(cls, tables: GenomeTables) -> PanelSites:
+        """Take them from a genome's tables."""
+        return cls(tables.contigs, tables.sites)
+
+
+@dataclass(frozen=True, slots=True)
+class _PanelTask:
+    """Some conditions, with all their files."""
+
+    conditions: tuple[str, ...]
+    files: tuple[UsageFile, ...]
+    sites: PanelSites
+    config: GenomeConfig
+    check_gate: bool
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _PanelColumns:
+    """Counts of some conditions: (site, condition) float32."""
+
+    alpha: NDArray[np.float32]
+    beta: NDArray[np.float32]
+    joins: tuple[JoinReport, ...]
+    estimators: tuple[str, ...]
+    unmatched: _Unmatched
+
+
 def build_panel(
-    tables: GenomeTables,
+    sites: PanelSites,
     config: GenomeConfig,
     files: Sequence[UsageFile],
     missing: Sequence[UsageFile],
+    executor: Executor,
     *,
     check_gate: bool,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Panel:
-    """Join every file to the sites and sum the counts of each condition.
+    """Join every file to the sites and sum the counts of each condition; conditions are tasks of the executor.
 
     Parameters
     ----------
-    tables
-        The genome's sites.
+    sites
+        Of the genome.
     files
         Files that exist; ``missing`` are optional ones that do not (ledger).
     check_gate
@@ -187,37 +240,100 @@ def build_panel(
         If a condition mixes estimators without ``mix_estimators``.
     """
     conditions = sorted({f.condition_id for f in files}, key=natural_key)
-    by_condition: dict[str, list[UsageFile]] = defaultdict(list)
-    for usage in files:
-        by_condition[usage.condition_id].append(usage)
-    n_sites = len(tables.sites)
-    alpha = np.full((n_sites, len(conditions)), np.nan, dtype=np.float32)
-    beta = np.full((n_sites, len(conditions)), np.nan, dtype=np.float32)
-    index = SiteIndex.build(tables.sites.position, tables.sites.strand, tables.sites.kind)
-    unmatched, joins, estimators = _Unmatched(), [], []
-    for column, name in enumerate(conditions):
-        column_alpha, column_beta, reports, estimator = _condition(
-            by_condition[name], tables, index, config, unmatched, check_gate
-        )
-        alpha[:, column], beta[:, column] = column_alpha, column_beta
-        joins += reports
-        estimators.append(estimator)
+    slim = config.model_copy(update={"usage": ()})
+    tasks = [
+        _PanelTask(names, rows, sites, slim, check_gate, dict(storage_options or {}))
+        for names, rows in _condition_groups(conditions, files)
+    ]
+    column = {name: i for i, name in enumerate(conditions)}
+    alpha = np.full((len(sites.sites), len(conditions)), np.nan, dtype=np.float32)
+    beta = np.full((len(sites.sites), len(conditions)), np.nan, dtype=np.float32)
+    found: dict[int, _PanelColumns] = {}
+    names = [f"usage of {config.genome_id}: {', '.join(task.conditions[:3])}" for task in tasks]
+    for index, result in executor.map(_join_conditions, tasks, names=names, memory=_task_memory(sites, tasks)):
+        where = [column[name] for name in tasks[index].conditions]
+        alpha[:, where], beta[:, where] = result.alpha, result.beta
+        # What is kept of a group is small; its counts are in the panel's arrays now.
+        nothing = np.zeros((0, 0), dtype=np.float32)
+        found[index] = replace(result, alpha=nothing, beta=nothing)
+    ordered = sorted(
+        (column[name], name, i, at) for i, task in enumerate(tasks) for at, name in enumerate(task.conditions)
+    )
+    unmatched = _Unmatched.united([found[i].unmatched for i in range(len(tasks))])
     ledger = [LedgerRow("usage_file", u.condition_id, "missing_usage_file", u.file.rsplit("/", 1)[-1]) for u in missing]
-    ledger += _mask_two_sided(tables, alpha, beta) + unmatched.rows()
-    first = {name: by_condition[name][0] for name in conditions}
+    ledger += _mask_two_sided(sites, alpha, beta) + unmatched.rows()
+    first = {name: next(f for f in files if f.condition_id == name) for name in conditions}
+    joins = {name: [j for r in found.values() for j in r.joins if j.condition == name] for name in conditions}
     return Panel(
         conditions=tuple(conditions),
         tissue=tuple(first[c].tissue or "" for c in conditions),
         timepoint=tuple(first[c].timepoint or "" for c in conditions),
-        estimator=tuple(estimators),
+        estimator=tuple(found[i].estimators[at] for _, _, i, at in ordered),
         alpha=alpha,
         beta=beta,
-        joins=tuple(joins),
+        joins=tuple(j for name in conditions for j in joins[name]),
         ledger=tuple(ledger),
     )
 
 
-def _mask_two_sided(tables: GenomeTables, alpha: NDArray[np.float32], beta: NDArray[np.float32]) -> list[LedgerRow]:
+def _condition_groups(
+    conditions: Sequence[str], files: Sequence[UsageFile]
+) -> list[tuple[tuple[str, ...], tuple[UsageFile, ...]]]:
+    """Groups of conditions with all their files; conditions that share a file stay together, so that it is read once."""
+    rows = {name: i for i, name in enumerate(conditions)}
+    condition = np.array([rows[f.condition_id] for f in files], dtype=np.int64)
+    _, shared = np.unique(np.array([f.file for f in files], dtype=object).astype(str), return_inverse=True)
+    component = group_components(len(conditions), condition, shared)
+    of_component: dict[int, list[str]] = defaultdict(list)
+    for name, label in zip(conditions, component.tolist(), strict=True):
+        of_component[label].append(name)
+    groups: list[list[str]] = [[]]
+    for names in of_component.values():
+        if groups[-1] and len(groups[-1]) + len(names) > CONDITIONS_PER_TASK:
+            groups.append([])
+        groups[-1] += names
+    return [(tuple(names), tuple(f for f in files if f.condition_id in set(names))) for names in groups if names]
+
+
+def _task_memory(sites: PanelSites, tasks: Sequence[_PanelTask]) -> int:
+    """Bound of what one group of conditions needs: interpreter, sums in float64, counts of all its conditions."""
+    widest = max((len(task.conditions) for task in tasks), default=0)
+    return INTERPRETER_BYTES + len(sites.sites) * (8 * widest + 64)
+
+
+def _join_conditions(task: _PanelTask) -> _PanelColumns:
+    index = SiteIndex.build(task.sites.sites.position, task.sites.sites.strand, task.sites.sites.kind)
+    unmatched, joins, estimators = _Unmatched(), [], []
+    shape = (len(task.sites.sites), len(task.conditions))
+    alpha, beta = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    counts_of = _LastFile(task.storage_options)
+    for column, name in enumerate(task.conditions):
+        files = [f for f in task.files if f.condition_id == name]
+        counted = [(f, counts_of.read(f, task.files)) for f in files]
+        alpha[:, column], beta[:, column], reports, estimator = _condition(
+            counted, task.sites, index, task.config, unmatched, task.check_gate
+        )
+        joins += reports
+        estimators.append(estimator)
+    return _PanelColumns(alpha, beta, tuple(joins), tuple(estimators), unmatched)
+
+
+class _LastFile:
+    """Reads usage files, and keeps the last one: rows of a combined file or a matrix follow each other."""
+
+    def __init__(self, storage_options: Mapping[str, Any]) -> None:
+        self._options = storage_options
+        self._url: str | None = None
+        self._counts: SiteCounts | JunctionCounts | None = None
+
+    def read(self, usage: UsageFile, files: Sequence[UsageFile]) -> SiteCounts | JunctionCounts:
+        if self._url != usage.file or self._counts is None:
+            self._counts = read_usage(usage.file, usage.format, storage_options=self._options)
+            self._url = usage.file
+        return self._counts
+
+
+def _mask_two_sided(tables: PanelSites, alpha: NDArray[np.float32], beta: NDArray[np.float32]) -> list[LedgerRow]:
     """A base that is donor and acceptor at once has two boundaries; their counts cannot share one row."""
     rows = []
     for site in np.flatnonzero(tables.sites.kind == KIND_BOTH):
@@ -231,8 +347,8 @@ def _mask_two_sided(tables: GenomeTables, alpha: NDArray[np.float32], beta: NDAr
 
 
 def _condition(
-    files: Sequence[UsageFile],
-    tables: GenomeTables,
+    files: Sequence[tuple[UsageFile, SiteCounts | JunctionCounts]],
+    tables: PanelSites,
     index: SiteIndex,
     config: GenomeConfig,
     unmatched: _Unmatched,
@@ -242,7 +358,7 @@ def _condition(
     n_sites = len(index.key)
     alpha, beta, measured = np.zeros(n_sites), np.zeros(n_sites), np.zeros(n_sites, dtype=bool)
     reports, junctions, estimators = [], [], set()
-    for usage, counts in read_panel_files(files):
+    for usage, counts in files:
         if isinstance(counts, SiteCounts):
             estimators.add("spliser")
             report = _add_site_counts(usage, counts, tables, index, (alpha, beta, measured), unmatched, check_gate)
@@ -255,7 +371,7 @@ def _condition(
         reports.append(report)
     if len(estimators) > 1 and not config.mix_estimators:
         raise ConfigError(
-            f"genome {config.genome_id}, condition {files[0].condition_id}: mixes SpliSER tables (alpha, beta1, beta2) with "
+            f"genome {config.genome_id}, condition {files[0][0].condition_id}: mixes SpliSER tables (alpha, beta1, beta2) with "
             "junction counts (no beta1); give them different conditions, or set `mix_estimators: true`"
         )
     if junctions:
@@ -294,7 +410,7 @@ def _match_sites(
 def _add_site_counts(
     usage: UsageFile,
     counts: SiteCounts,
-    tables: GenomeTables,
+    tables: PanelSites,
     index: SiteIndex,
     sums: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]],
     unmatched: _Unmatched,
@@ -358,7 +474,7 @@ class _Junctions:
 
 
 def _place_junctions(
-    usage: UsageFile, counts: JunctionCounts, tables: GenomeTables, index: SiteIndex, unmatched: _Unmatched
+    usage: UsageFile, counts: JunctionCounts, tables: PanelSites, index: SiteIndex, unmatched: _Unmatched
 ) -> tuple[_Junctions, JoinReport]:
     """Resolve contigs and missing strands, and measure the join (by reads) of both ends."""
     counts = _with_reads(usage, counts, unmatched)

@@ -88,10 +88,6 @@ class GenomeTables:
             digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
-    def intron_strand(self) -> NDArray[np.int8]:
-        """Strand of every kept intron."""
-        return self.transcripts["strand"].to_numpy(np.int8)[self.introns.transcript]
-
     def columns(self) -> list[Column]:
         """Spell the tables as the small arrays of the genome group."""
         return [*self._contig_columns(), *self._gene_columns(), *self._site_columns(), *ledger_columns(self.ledger)]

@@ -1,64 +1,107 @@
-"""``catalog.json``: the names of a store for readers that cannot list. A cache, rebuilt from the pointers."""
+"""``catalog.json``: the names of a store for readers that cannot list. A cache, made from the pointers."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from splicestore.errors import StoreError
 from splicestore.schema import FORMAT_VERSION
 from splicestore.storage.keys import StoreRoot
+from splicestore.storage.pointers import read_pointer
+from splicestore.storage.sealed import SEAL_KEY, is_intact, parse_sealed, seal_document
 
 KINDS = ("genomes", "splits", "predictions")
 NESTED_KINDS = ("usage",)
 """Kinds whose names lie one level deeper, below a genome."""
-_MAX_LISTINGS = 20
+CATALOG = "catalog.json"
+_MAX_ROUNDS = 100
 
 
 def read_catalog(root: StoreRoot) -> dict[str, Any]:
-    """Read the catalogue, or rebuild it in memory where it does not exist yet."""
-    return root.get_json("catalog.json") or _listing(root)
+    """Read the catalogue without listing; empty where nothing was published yet.
 
-
-def rebuild_catalog(root: StoreRoot) -> None:
-    """Write the catalogue from a listing of the pointers, until two listings agree.
-
-    Two writers that publish at once would otherwise each miss the other's name.
+    Raises
+    ------
+    StoreError
+        If a byte of it changed since it was written.
     """
-    seen = _listing(root)
-    for _ in range(_MAX_LISTINGS):
-        data = json.dumps(seen, indent=1, sort_keys=True).encode()
-        if root.get("catalog.json") != data:
-            root.put("catalog.json", data)
-        again = _listing(root)
-        if again == seen:
+    data = root.get(CATALOG)
+    if data is None:
+        return _empty()
+    document = parse_sealed(data, root.url_of(CATALOG))
+    document.pop(SEAL_KEY)
+    return document
+
+
+def list_name(root: StoreRoot, path: str) -> None:
+    """Enter what a name's pointer says now, by compare-and-swap: two writers at once lose neither's name.
+
+    Costs three requests however many names there are. A catalogue that is missing or damaged, or a storage that
+    cannot swap, is made from a listing of all pointers instead.
+    """
+    if not root.backend.swaps:
+        rebuild_catalog(root)
+        return
+    for _ in range(_MAX_ROUNDS):
+        found = root.read(CATALOG)
+        if found is None or not is_intact(found.data):
+            catalog = list_pointers(root)
+        else:
+            catalog = parse_sealed(found.data, root.url_of(CATALOG))
+        pointer = read_pointer(root, path)
+        _enter(catalog, path, pointer.current if pointer else None)
+        data = seal_document(catalog)
+        if found is not None and found.data == data:
             return
+        # Read again after writing: another writer may have switched the same name in between.
+        if root.put_if(CATALOG, data, found.tag if found else None) and read_pointer(root, path) == pointer:
+            return
+    raise StoreError(f"{root.url}: the catalogue kept changing through {_MAX_ROUNDS} attempts; run the command again")
+
+
+def rebuild_catalog(root: StoreRoot) -> dict[str, Any]:
+    """Make the catalogue from a listing of all pointers, until two listings agree; return it."""
+    seen = list_pointers(root)
+    for _ in range(_MAX_ROUNDS):
+        data = seal_document(seen)
+        if root.get(CATALOG) != data:
+            root.put(CATALOG, data)
+        again = list_pointers(root)
+        if again == seen:
+            return seen
         seen = again
-    raise StoreError(f"{root.url}: the pointers kept changing through {_MAX_LISTINGS} listings; run the command again")
+    raise StoreError(f"{root.url}: the pointers kept changing through {_MAX_ROUNDS} listings; run the command again")
 
 
-def _listing(root: StoreRoot) -> dict[str, Any]:
-    catalog: dict[str, Any] = {"format": FORMAT_VERSION}
-    for kind in KINDS:
-        catalog[kind] = _pointers(root, kind)
+def list_pointers(root: StoreRoot) -> dict[str, Any]:
+    """Make a catalogue from a listing, in memory."""
+    catalog = _empty()
+    paths = [f"{kind}/{name}" for kind in KINDS for name in _names(root, kind)]
     for kind in NESTED_KINDS:
-        below = {name: _pointers(root, f"{kind}/{name}") for name in _names(root, kind)}
-        catalog[kind] = {name: pointers for name, pointers in below.items() if pointers}
+        paths += [f"{kind}/{outer}/{name}" for outer in _names(root, kind) for name in _names(root, f"{kind}/{outer}")]
+    for path, pointer in zip(paths, root.gather(lambda path: read_pointer(root, path), paths), strict=True):
+        if pointer is not None:
+            _enter(catalog, path, pointer.current)
     return catalog
 
 
+def _empty() -> dict[str, Any]:
+    return {"format": FORMAT_VERSION, **{kind: {} for kind in (*KINDS, *NESTED_KINDS)}}
+
+
+def _enter(catalog: dict[str, Any], path: str, current: Any) -> None:
+    *groups, name = path.split("/")
+    names = catalog
+    for group in groups:
+        names = names.setdefault(group, {})
+    if current is None:
+        names.pop(name, None)
+    else:
+        names[name] = current
+
+
 def _names(root: StoreRoot, prefix: str) -> list[str]:
-    return [name for name in root.children(prefix) if name != "zarr.json" and not name.endswith(".partial")]
-
-
-def _pointers(root: StoreRoot, prefix: str) -> dict[str, Any]:
-    found = {}
-    for name in _names(root, prefix):
-        document = root.get_json(f"{prefix}/{name}/zarr.json") or {}
-        current = document.get("attributes", {}).get("splicestore", {}).get("current")
-        if current is not None:
-            found[name] = current
-    return found
+    return [name for name in root.children(prefix) if not name.endswith((".json", ".partial"))]
 
 
 def pointer_names(root: StoreRoot, prefix: str) -> list[str]:

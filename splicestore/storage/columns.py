@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.schema import ArraySpec, LedgerRow, table_column
-from splicestore.storage.publish import PartitionWriter
+from splicestore.storage.partitions import PartitionWriter
 
 
 @dataclass(frozen=True, slots=True)

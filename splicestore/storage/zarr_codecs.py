@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
+from zarr.storage import WrapperStore
 
 from splicestore.schema import ArraySpec
 
@@ -28,12 +30,12 @@ def quiet_zarr() -> Iterator[None]:
         yield
 
 
-def create_array(group: Any, spec: ArraySpec) -> None:
+def create_array(group: Any, spec: ArraySpec) -> Any:
     """Create one array in a zarr group as its specification says.
 
     zstd carries its own checksum here: without it a flipped bit decodes to other values without an error.
     """
-    group.create_array(
+    return group.create_array(
         spec.name,
         shape=spec.shape,
         dtype=spec.dtype,
@@ -46,7 +48,20 @@ def create_array(group: Any, spec: ArraySpec) -> None:
     )
 
 
-def open_group(store: Any) -> zarr.Group:
-    """Open a published generation read-only through its consolidated metadata."""
+class _CheckedMetadata(WrapperStore[Store]):
+    """A store whose group document was read and checked before: it is not asked for again."""
+
+    def __init__(self, store: Store, document: bytes) -> None:
+        super().__init__(store)
+        self._document = document
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if key == "zarr.json" and byte_range is None:
+            return prototype.buffer.from_bytes(self._document)
+        return await self._store.get(key, prototype, byte_range)
+
+
+def open_group(store: Store, document: bytes) -> zarr.Group:
+    """Open a published generation read-only through its consolidated metadata, which was read before."""
     with quiet_zarr():
-        return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)
+        return zarr.open_group(_CheckedMetadata(store, document), mode="r", zarr_format=3, use_consolidated=True)

@@ -7,13 +7,14 @@ import http.server
 import json
 import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
 import splicestore as ss
-from splicestore.config import GenomeConfig, GenomesConfig
+from splicestore.config import GenomeConfig
 from splicestore.errors import InputError, StoreNotFoundError
 from splicestore.ingest import ingest_genome, ingest_genomes, load_genomes_config
 from splicestore.kernels.sequence import decode_bases
@@ -120,7 +121,7 @@ def test_samples_of_a_condition_are_summed_then_divided(tmp_path):
     np.testing.assert_allclose(usage["sse"], 90 / 110, rtol=1e-6)
 
 
-def test_new_annotation_without_its_usage_is_refused_then_dropped_on_request(tmp_path):
+def test_new_annotation_joins_usage_again_from_its_recorded_files(tmp_path):
     from splicestore.errors import StoreError
     from splicestore.ingest import IngestOptions
 
@@ -128,19 +129,33 @@ def test_new_annotation_without_its_usage_is_refused_then_dropped_on_request(tmp
     root = StoreRoot(str(tmp_path / "store"))
     list(ingest_genomes(root, config))
     held = ss.open_store(str(tmp_path / "store")).genomes["toy1"]
-    changed = config.genomes[0].model_copy(update={"min_intron": 300, "usage": ()})
-    with pytest.raises(StoreError, match="name the usage files .* or add --drop-usage"):
-        ingest_genome(root, changed)
+    before = held.usage.to_pandas()
+    # The same genes without the second contig: other sites, and a configuration that does not name the usage.
+    fewer = config.genomes[0].model_copy(update={"chromosomes": ("chrA",), "missing_contigs": "drop", "usage": ()})
+    table = Path(config.genomes[0].usage[0].file)
+    kept = table.read_bytes()
+    table.write_bytes(kept.replace(b"\t9\t", b"\t8\t") + b"")
+    if table.read_bytes() == kept:
+        table.write_bytes(kept + kept.splitlines()[-1] + b"\n")
+    with pytest.raises(StoreError, match=r"panel 'main' must be joined again, but its input .* changed .*--drop-usage"):
+        ingest_genome(root, fewer, IngestOptions(override_gates=True))
+    table.unlink()
+    with pytest.raises(StoreError, match="is not there any more"):
+        ingest_genome(root, fewer, IngestOptions(override_gates=True))
     assert ss.open_store(str(tmp_path / "store")).genomes["toy1"].generation == held.generation
-    (again,) = ingest_genomes(
-        root,
-        GenomesConfig(genomes=(config.genomes[0].model_copy(update={"min_intron": 300, "override": None}),)),
-        IngestOptions(override_gates=True),
-    )
-    assert again.summary["n_introns"] == 0
+    table.write_bytes(kept)
+    ingest_genome(root, fewer, IngestOptions(override_gates=True))
+    now = ss.open_store(str(tmp_path / "store")).genomes["toy1"]
+    after = now.usage.to_pandas()
+    assert now.generation != held.generation
+    assert len(after)
+    assert after.to_dict("records") == before[before["contig"] == "chrA"].to_dict("records")
+    dropped = config.genomes[0].model_copy(update={"min_intron": 300, "usage": ()})
+    table.unlink()
+    ingest_genome(root, dropped, IngestOptions(override_gates=True, drop_usage=True))
+    assert ss.open_store(str(tmp_path / "store")).genomes["toy1"].condition_names == []
     # A reader that was open before goes on with what it held.
-    assert len(held.site_position) == 40
-    assert len(ss.open_store(str(tmp_path / "store")).genomes["toy1"].site_position) == 0
+    assert held.usage.to_pandas().equals(before)
 
 
 def test_views_travel_by_address(store):

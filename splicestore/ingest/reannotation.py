@@ -1,0 +1,106 @@
+"""A changed annotation: usage belongs to the splice sites it was joined to, so it is joined again before the switch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from splicestore.cluster import Executor
+from splicestore.config import UsageFile
+from splicestore.errors import StoreError
+from splicestore.ingest.inputs import MAIN_PANEL, UsageInputs
+from splicestore.ingest.job import GenomeJob, WrittenPanel, write_panel
+from splicestore.ingest.panel import PanelSites
+from splicestore.storage import StoreRoot, digest_input, input_exists, read_pointer, read_sealed
+from splicestore.storage.catalog import pointer_names
+
+logger = logging.getLogger(__name__)
+
+
+def stale_panels(job: GenomeJob) -> dict[str, str]:
+    """Panels with counts for the present sites of a genome, and none for its new ones: {panel: present generation}."""
+    path = f"genomes/{job.genome.genome_id}"
+    pointer = read_pointer(job.root, path)
+    if pointer is None:
+        return {}
+    present = _site_digest(job.root, f"{path}/{pointer.current}")
+    stale = {}
+    for panel in pointer_names(job.root, f"usage/{job.genome.genome_id}"):
+        usage = read_pointer(job.root, f"usage/{job.genome.genome_id}/{panel}")
+        is_given = panel == MAIN_PANEL and job.inputs.usage.files
+        if usage is None or is_given or usage.generation(job.tables.site_digest) or not usage.generation(present):
+            continue
+        stale[panel] = str(usage.generation(present))
+    return stale
+
+
+def _site_digest(root: StoreRoot, base: str) -> str:
+    manifest = root.get_json(f"{base}/zarr.json") or {}
+    return str(manifest["attributes"]["splicestore"]["site_digest"])
+
+
+def check_reannotation(job: GenomeJob) -> None:
+    """Refuse early where a panel cannot be joined again.
+
+    Raises
+    ------
+    StoreError
+        If a recorded input is missing or changed, unless usage may be dropped.
+    """
+    if not job.options.drop_usage:
+        for panel, generation in stale_panels(job).items():
+            recorded_inputs(job, panel, generation)
+
+
+def republish_panels(job: GenomeJob, executor: Executor) -> list[WrittenPanel]:
+    """Join every stale panel to the new sites from its recorded inputs; complete, not yet switched to."""
+    if job.options.drop_usage:
+        return []
+    written = []
+    for panel, generation in stale_panels(job).items():
+        logger.info("%s: joining panel %s again to the new splice sites", job.genome.genome_id, panel)
+        usage, mix_estimators = recorded_inputs(job, panel, generation)
+        genome = job.genome.model_copy(update={"mix_estimators": mix_estimators})
+        sites = PanelSites.of(job.tables)
+        written.append(
+            write_panel(job.root, genome, panel, sites, job.tables.site_digest, usage, job.options, executor)
+        )
+    return written
+
+
+def recorded_inputs(job: GenomeJob, panel: str, generation: str) -> tuple[UsageInputs, bool]:
+    """Inputs of a panel as its manifest records them, and whether it may mix estimators; each must still be the same."""
+    base = f"usage/{job.genome.genome_id}/{panel}/{generation}"
+    provenance = (read_sealed(job.root, f"{base}/manifest.json") or {}).get("provenance", {})
+    files, digests = [], []
+    for row in provenance.get("files", []):
+        document = {key: value for key, value in row.items() if key != "sha256"}
+        usage = UsageFile.model_validate(document)
+        files.append(usage)
+        digests.append(_same_input(job, panel, usage.file, row["sha256"]))
+    aliases = next((d for d in job.inputs.digests if d.role == "aliases"), None)
+    missing = _missing_files(job.root, base)
+    return UsageInputs(tuple(files), tuple(digests), missing, aliases), bool(provenance.get("mix_estimators"))
+
+
+def _same_input(job: GenomeJob, panel: str, url: str, sha256: str) -> Any:
+    what_now = (
+        "put it back, name the usage files in the configuration, or add --drop-usage to orphan the counts of this panel"
+    )
+    where = f"{job.root.url}: genome {job.genome.genome_id} gets other splice sites, and panel {panel!r} must be joined again"
+    options = job.options.storage_options
+    if not input_exists(url, storage_options=options):
+        raise StoreError(f"{where}, but its input {url} is not there any more; {what_now}")
+    digest = digest_input(url, "usage", storage_options=options)
+    if digest.sha256 != sha256:
+        raise StoreError(f"{where}, but its input {url} changed since it was ingested; {what_now}")
+    return digest
+
+
+def _missing_files(root: StoreRoot, base: str) -> tuple[UsageFile, ...]:
+    plan: Mapping[str, Any] = root.get_json(f"{base}/plan.json") or {}
+    return tuple(
+        UsageFile(file=condition, condition=condition, optional=True)
+        for condition in plan.get("options", {}).get("missing", [])
+    )

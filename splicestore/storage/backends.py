@@ -1,0 +1,499 @@
+"""Where keys live: files of this machine, an object store, or anything fsspec opens.
+
+One face for all: whole small reads, ranges, whole writes, conditional writes, listings. Retries, timeouts and
+credentials are the libraries' own, configured in ``object_options``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+import zarr.storage
+from zarr.abc.store import Store as ZarrStore
+
+from splicestore.errors import ConfigError, StoreError, TransferError
+from splicestore.storage.object_options import HTTP_SCHEMES, OBJECT_SCHEMES, open_object_store, split_bucket
+
+PARTIAL = ".partial"
+"""Ending of files that are being written; never listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A document and what identifies this version of it."""
+
+    data: bytes
+    tag: Any
+
+
+class Backend(Protocol):
+    """Keys of one store. A missing key reads as None; everything else that fails raises."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether keys are files of this machine."""
+        ...
+
+    @property
+    def swaps(self) -> bool:
+        """Whether ``put_if`` is atomic here."""
+        ...
+
+    def get(self, key: str) -> Tagged | None: ...
+    def get_range(self, key: str, start: int, length: int) -> bytes: ...
+    def get_suffix(self, key: str, length: int) -> bytes | None: ...
+    def put(self, key: str, data: bytes) -> None: ...
+    def create(self, key: str, data: bytes) -> bool:
+        """Write unless the key exists; False if it does."""
+        ...
+
+    def put_if(self, key: str, data: bytes, tag: Any) -> bool:
+        """Write if the key still holds the version of ``tag`` (None: is absent); False if not."""
+        ...
+
+    def size(self, key: str) -> int | None: ...
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Every object below a prefix: {key relative to the prefix: bytes}."""
+        ...
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        """Like ``sizes``, unfinished files included: {key: POSIX time of the last change}."""
+        ...
+
+    def children(self, prefix: str) -> list[str]: ...
+    def remove(self, key: str) -> None: ...
+    def zarr_store(self, prefix: str, *, read_only: bool) -> ZarrStore: ...
+
+
+def open_backend(url: str, options: Mapping[str, Any]) -> Backend:
+    """Choose the backend of a URL.
+
+    Raises
+    ------
+    StoreError
+        If no library knows this kind of URL.
+    """
+    scheme = url.split("://", 1)[0].lower() if "://" in url else "file"
+    if scheme in OBJECT_SCHEMES or scheme in HTTP_SCHEMES:
+        return ObjectBackend(url, dict(options))
+    if scheme in ("file", "local"):
+        return LocalBackend(Path(url.split("://", 1)[-1]).absolute())
+    return FsspecBackend(url, dict(options))
+
+
+# -- this machine ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBackend:
+    """Files below a folder. A write is a file aside, flushed to disk, renamed into place."""
+
+    folder: Path
+    is_local = True
+    swaps = True
+
+    def get(self, key: str) -> Tagged | None:
+        try:
+            data = (self.folder / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Tagged(data, hashlib.sha256(data).digest())
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        with (self.folder / key).open("rb", buffering=0) as stream:
+            return os.pread(stream.fileno(), length, start)
+
+    def get_suffix(self, key: str, length: int) -> bytes | None:
+        try:
+            with (self.folder / key).open("rb", buffering=0) as stream:
+                size = os.fstat(stream.fileno()).st_size
+                return os.pread(stream.fileno(), length, max(0, size - length))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        replace_file(self.folder / key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return create_file(self.folder / key, data)
+
+    def put_if(self, key: str, data: bytes, tag: Any) -> bool:
+        target = self.folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.parent):
+            now = self.get(key)
+            if (now.tag if now else None) != tag:
+                return False
+            replace_file(target, data)
+            return True
+
+    def size(self, key: str) -> int | None:
+        try:
+            return (self.folder / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return {key: status.st_size for key, status in self._walk(prefix) if not key.endswith(PARTIAL)}
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        return {key: status.st_mtime for key, status in self._walk(prefix)}
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        base = self.folder / prefix
+        for folder, _, names in os.walk(base):
+            for name in names:
+                path = Path(folder, name)
+                # A racing writer may have renamed its file between the listing and the look.
+                with contextlib.suppress(FileNotFoundError):
+                    yield path.relative_to(base).as_posix(), path.stat()
+
+    def children(self, prefix: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self.folder / prefix))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def remove(self, key: str) -> None:
+        (self.folder / key).unlink(missing_ok=True)
+        # Folders exist only for what is in them, as prefixes do.
+        for parent in (self.folder / key).parents:
+            if parent == self.folder:
+                return
+            try:
+                parent.rmdir()
+            except OSError:
+                return
+
+    def zarr_store(self, prefix: str, *, read_only: bool) -> ZarrStore:
+        return zarr.storage.LocalStore(self.folder / prefix, read_only=read_only)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's advisory lock; it goes with the process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            # File systems without locks: the lease alone keeps writers apart there.
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_aside(target: Path, data: bytes, *, durable: bool) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=PARTIAL)
+    aside = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        aside.chmod(0o644)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return aside
+
+
+def replace_file(target: Path, data: bytes) -> None:
+    """Write a file aside, flush it to disk, and rename it into place."""
+    # A prune may take the empty folder away between its making and the file.
+    with contextlib.suppress(FileNotFoundError):
+        _write_aside(target, data, durable=True).replace(target)
+        return
+    _write_aside(target, data, durable=True).replace(target)
+
+
+def create_file(target: Path, data: bytes) -> bool:
+    """Write a file unless it exists; False if it does."""
+    if target.exists():
+        return False
+    # Metadata of an unfinished generation: a run that meets a damaged one stops and says so.
+    aside = _write_aside(target, data, durable=False)
+    try:
+        # link() fails if the name exists: create-if-absent without a lock.
+        os.link(aside, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        # No hard links on this file system: metadata of one plan is the same bytes whoever writes it last.
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+# -- object stores -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ObjectBackend:
+    """``s3://`` (and ``https://``, to read) through obstore. Picklable: connections are opened where they are used."""
+
+    url: str
+    options: dict[str, Any]
+
+    is_local = False
+    swaps = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def _store(self) -> Any:
+        return open_object_store(self.url, self.options)
+
+    def get(self, key: str) -> Tagged | None:
+        with object_errors(self.url, key, "reading"):
+            try:
+                answer = self._store.get(key)
+                return Tagged(bytes(answer.bytes()), answer.meta["e_tag"])
+            except FileNotFoundError as error:
+                self._refuse_no_bucket(error)
+                return None
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        with object_errors(self.url, key, "reading"):
+            try:
+                return bytes(self._store.get_range(key, start=start, length=length))
+            except FileNotFoundError as error:
+                self._refuse_no_bucket(error)
+                raise
+
+    def get_suffix(self, key: str, length: int) -> bytes | None:
+        with object_errors(self.url, key, "reading"):
+            try:
+                return bytes(self._store.get(key, options={"range": {"suffix": length}}).bytes())
+            except FileNotFoundError as error:
+                self._refuse_no_bucket(error)
+                return None
+
+    def put(self, key: str, data: bytes) -> None:
+        with object_errors(self.url, key, "writing"):
+            self._refuse_http()
+            # A multipart upload would make one key many requests, and its parts outlive a kill.
+            self._store.put(key, data, use_multipart=False)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._put_mode(key, data, "create")
+
+    def put_if(self, key: str, data: bytes, tag: Any) -> bool:
+        return self._put_mode(key, data, "create" if tag is None else {"e_tag": tag})
+
+    def _put_mode(self, key: str, data: bytes, mode: Any) -> bool:
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with object_errors(self.url, key, "writing"):
+            self._refuse_http()
+            try:
+                self._store.put(key, data, mode=mode, use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                # The library repeats a request whose answer was lost; the one that got through was ours.
+                now = self.get(key)
+                return now is not None and now.data == data
+            except FileNotFoundError as error:
+                self._refuse_no_bucket(error)
+                return False
+            return True
+
+    def size(self, key: str) -> int | None:
+        with object_errors(self.url, key, "reading"):
+            try:
+                return int(self._store.head(key)["size"])
+            except FileNotFoundError:
+                return None
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return {key: int(entry["size"]) for key, entry in self._list(prefix) if not key.endswith(PARTIAL)}
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        return {key: entry["last_modified"].timestamp() for key, entry in self._list(prefix)}
+
+    def _list(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        base = prefix.rstrip("/")
+        with object_errors(self.url, prefix, "listing"):
+            for chunk in self._store.list(f"{base}/" if base else None):
+                for entry in chunk:
+                    yield str(entry["path"])[len(base) + 1 if base else 0 :], entry
+
+    def children(self, prefix: str) -> list[str]:
+        base = prefix.rstrip("/")
+        with object_errors(self.url, prefix, "listing"):
+            found = self._store.list_with_delimiter(f"{base}/" if base else None)
+        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
+    def remove(self, key: str) -> None:
+        with object_errors(self.url, key, "removing"), contextlib.suppress(FileNotFoundError):
+            self._store.delete(key)
+
+    def zarr_store(self, prefix: str, *, read_only: bool) -> ZarrStore:
+        return zarr.storage.ObjectStore(
+            open_object_store(f"{self.url}/{prefix}" if prefix else self.url, self.options), read_only=read_only
+        )
+
+    def _refuse_no_bucket(self, error: FileNotFoundError) -> None:
+        if "NoSuchBucket" in str(error):
+            raise TransferError(
+                f"{self.url}: there is no bucket {split_bucket(self.url)[0]!r}; make it, or check its name and the endpoint"
+            ) from error
+
+    def _refuse_http(self) -> None:
+        if self.url.startswith("http"):
+            raise StoreError(f"{self.url}: http(s) stores are read-only; write to a folder or an s3:// URL")
+
+
+@contextmanager
+def object_errors(url: str, key: str, what: str) -> Iterator[None]:
+    """Turn obstore's errors into one line with the key; credentials never stand in them."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    where = f"{url}/{key}" if key else url
+    try:
+        yield
+    except (UnauthenticatedError, PermissionDeniedError) as error:
+        raise TransferError(
+            f"{where}: {what} was refused ({_first_line(error)}); check the credentials and what they allow "
+            f"({'s3:ListBucket' if what == 'listing' else 's3:PutObject' if what == 'writing' else 's3:GetObject'}), "
+            "or --storage-option anon=true for a public bucket"
+        ) from error
+    except BaseError as error:
+        raise TransferError(
+            f"{where}: {what} failed ({_first_line(error)}); when the storage answers again, the same command goes on"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).split("\nDebug source", 1)[0]
+    for start, end in (("<Code>", "</Code>"),):
+        if start in text:
+            return text.split(start, 1)[1].split(end, 1)[0]
+    return " ".join(text.split())[:300]
+
+
+# -- anything else -----------------------------------------------------------------------------------------------
+
+
+_memory_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class FsspecBackend:
+    """``memory://`` and whatever else fsspec opens."""
+
+    url: str
+    options: dict[str, Any]
+
+    is_local = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def swaps(self) -> bool:
+        return self.url.startswith("memory:")
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        try:
+            filesystem, path = fsspec.core.url_to_fs(self.url, **self.options)
+        except (ValueError, ImportError, TypeError) as error:
+            raise ConfigError(f"{self.url}: cannot open this kind of URL: {error}") from error
+        return filesystem, str(path).rstrip("/")
+
+    def _path(self, key: str) -> str:
+        return f"{self._opened[1]}/{key}" if key else self._opened[1]
+
+    def get(self, key: str) -> Tagged | None:
+        try:
+            data = bytes(self._opened[0].cat_file(self._path(key)))
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        return Tagged(data, hashlib.sha256(data).digest())
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        return bytes(self._opened[0].cat_file(self._path(key), start=start, end=start + length))
+
+    def get_suffix(self, key: str, length: int) -> bytes | None:
+        size = self.size(key)
+        return None if size is None else self.get_range(key, max(0, size - length), min(size, length))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._opened[0].pipe_file(self._path(key), data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self.put_if(key, data, None)
+
+    def put_if(self, key: str, data: bytes, tag: Any) -> bool:
+        with _memory_lock:
+            now = self.get(key)
+            if (now.tag if now else None) != tag:
+                return False
+            self.put(key, data)
+            return True
+
+    def size(self, key: str) -> int | None:
+        try:
+            return int(self._opened[0].size(self._path(key)))
+        except FileNotFoundError:
+            return None
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return {key: int(info["size"]) for key, info in self._find(prefix) if not key.endswith(PARTIAL)}
+
+    def ages(self, prefix: str) -> dict[str, float]:
+        filesystem = self._opened[0]
+        return {key: filesystem.modified(info["name"]).timestamp() for key, info in self._find(prefix)}
+
+    def _find(self, prefix: str) -> Iterable[tuple[str, Any]]:
+        filesystem, base = self._opened[0], f"{self._path(prefix).rstrip('/')}/"
+        filesystem.invalidate_cache()
+        found = filesystem.find(base, detail=True)
+        return [(str(name).lstrip("/").removeprefix(base.lstrip("/")), info) for name, info in found.items()]
+
+    def children(self, prefix: str) -> list[str]:
+        filesystem = self._opened[0]
+        filesystem.invalidate_cache()
+        try:
+            entries = filesystem.ls(self._path(prefix), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def remove(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._opened[0].rm_file(self._path(key))
+
+    def zarr_store(self, prefix: str, *, read_only: bool) -> ZarrStore:
+        url = f"{self.url}/{prefix}" if prefix else self.url
+        return zarr.storage.FsspecStore.from_url(url, storage_options=self.options, read_only=read_only)
