@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from splicestore.kernels.sequence import N_CODE
 from splicestore.kernels.usage import splice_site_usage
 from splicestore.schema import KIND_NAMES, SOURCE_ANNOTATION, SOURCE_JUNCTION
 from splicestore.storage import StoreRoot, open_group, quiet_zarr, read_group, read_pointer
+from splicestore.storage.blocks import ShardedArray, read_together
 from splicestore.storage.catalog import pointer_names
 
 if TYPE_CHECKING:
@@ -68,8 +71,12 @@ class Genome:
         return f"genomes/{self.genome_id}/{self.generation}"
 
     @cached_property
+    def _opened(self) -> _Opened:
+        return _Opened(self._root, self.path)
+
+    @property
     def _group(self) -> zarr.Group:
-        return open_generation(self._root, self.path)
+        return self._opened.group
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -129,7 +136,30 @@ class Genome:
 
     def read_bases(self, start: int, end: int) -> NDArray[np.uint8]:
         """Read absolute bases ``[start, end)`` as codes 0..4; ``0 <= start <= end <= n_bases``."""
-        return np.asarray(self._group["sequence"][start:end])  # type: ignore[index]
+        return self._opened.read("sequence", start, end)
+
+    def read_block(
+        self, start: int, end: int, first_site: int, last_site: int, threads: Executor
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        """Read bases and the counts of sites together: one round trip once the shard indexes are known.
+
+        Returns
+        -------
+        bases : (end - start,) uint8
+        alpha, beta : (last_site - first_site, condition) float32
+            NaN = not measured.
+        """
+        views = self._panels if last_site > first_site else []
+        arrays = [self._opened.blocks("sequence"), *(v.opened.blocks(n) for v in views for n in ("alpha", "beta"))]
+        if any(array is None for array in arrays):
+            return self.read_bases(start, end), *self.read_usage(first_site, last_site)
+        known = [array for array in arrays if array is not None]
+        bounds = [(start, end), *[(first_site, last_site)] * (len(known) - 1)]
+        bases, *counts = read_together([(a, *b) for a, b in zip(known, bounds, strict=True)], threads)
+        if not counts:
+            nothing = np.zeros((last_site - first_site, len(self.condition_names)), dtype=np.float32)
+            return bases, nothing, nothing
+        return bases, np.concatenate(counts[::2], axis=1), np.concatenate(counts[1::2], axis=1)
 
     def fetch(self, contig: str, start: int, end: int) -> NDArray[np.uint8]:
         """Read ``[start, end)`` of a contig as uint8 codes (A C G T N = 0..4); N beyond its ends."""
@@ -356,18 +386,19 @@ class _PanelView:
     """Usage counts of one panel generation."""
 
     def __init__(self, root: StoreRoot, path: str) -> None:
-        self._root, self.path = root, path
+        self.path = path
+        self.opened = _Opened(root, path)
 
-    @cached_property
+    @property
     def group(self) -> zarr.Group:
-        return open_generation(self._root, self.path)
+        return self.opened.group
 
     @cached_property
     def conditions(self) -> list[str]:
         return [str(n) for n in np.asarray(self.group["condition_name"][...])]  # type: ignore[index]
 
     def read(self, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return np.asarray(self.group["alpha"][first:last]), np.asarray(self.group["beta"][first:last])  # type: ignore[index]
+        return self.opened.read("alpha", first, last), self.opened.read("beta", first, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,8 +451,42 @@ class Gene:
         return _Table(lambda **options: self.genome._usage_table(self.site_rows, **options))
 
 
-def open_generation(root: StoreRoot, path: str) -> zarr.Group:
-    """Open one complete generation; anything else is refused by name."""
+class _Opened:
+    """One complete generation: its group for tables, its sharded arrays for reads by the block."""
+
+    def __init__(self, root: StoreRoot, path: str) -> None:
+        self._root, self._path = root, path
+        self._blocks: dict[str, ShardedArray | None] = {}
+
+    @cached_property
+    def _document(self) -> bytes:
+        return read_complete(self._root, self._path)
+
+    @cached_property
+    def group(self) -> zarr.Group:
+        return open_group(self._root.zarr_store(self._path, read_only=True), self._document)
+
+    @cached_property
+    def _metadata(self) -> Mapping[str, Any]:
+        metadata: Mapping[str, Any] = json.loads(self._document)["consolidated_metadata"]["metadata"]
+        return metadata
+
+    def blocks(self, name: str) -> ShardedArray | None:
+        """One array for reads by the block; None if zarr must read it."""
+        if name not in self._blocks:
+            self._blocks[name] = ShardedArray.open(
+                self._root, f"{self._path}/{name}", self._metadata[name], indexes=self._root.indexes
+            )
+        return self._blocks[name]
+
+    def read(self, name: str, start: int, end: int) -> NDArray[Any]:
+        """Read rows ``[start, end)`` of an array."""
+        array = self.blocks(name)
+        return np.asarray(self.group[name][start:end]) if array is None else array.read(start, end)  # type: ignore[index]
+
+
+def read_complete(root: StoreRoot, path: str) -> bytes:
+    """Read the group document of a complete generation; anything else is refused by name."""
     found = read_group(root, path)
     if found is None:
         raise StoreNotFoundError(
@@ -432,7 +497,12 @@ def open_generation(root: StoreRoot, path: str) -> zarr.Group:
         raise StoreError(
             f"{root.url_of(path)}: generation is {attributes['status']}, run the command that writes it again"
         )
-    return open_group(root.zarr_store(path, read_only=True), document)
+    return document
+
+
+def open_generation(root: StoreRoot, path: str) -> zarr.Group:
+    """Open one complete generation; anything else is refused by name."""
+    return open_group(root.zarr_store(path, read_only=True), read_complete(root, path))
 
 
 def ledger_frame(group: zarr.Group) -> pd.DataFrame:

@@ -277,6 +277,11 @@ def _unchanged(root: StoreRoot, genome: GenomeConfig, inputs: GenomeInputs) -> t
     return generation, {**attributes["summary"], "dropped": dropped, "conditions": conditions}
 
 
+def is_unchanged(root: StoreRoot, genome: GenomeConfig, inputs: GenomeInputs) -> bool:
+    """Whether genome and usage are current as these inputs make them."""
+    return _unchanged(root, genome, inputs) is not None
+
+
 def _with_panel(summary: Mapping[str, Any], panel: WrittenPanel | None) -> dict[str, Any]:
     """A genome's summary with the conditions of its panel and what did not join."""
     return {

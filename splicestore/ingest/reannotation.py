@@ -12,6 +12,7 @@ from splicestore.errors import StoreError
 from splicestore.ingest.inputs import MAIN_PANEL, UsageInputs
 from splicestore.ingest.job import GenomeJob, WrittenPanel, write_panel
 from splicestore.ingest.panel import PanelSites
+from splicestore.schema import Plan
 from splicestore.storage import StoreRoot, digest_input, input_exists, read_pointer, read_sealed
 from splicestore.storage.catalog import pointer_names
 
@@ -67,6 +68,15 @@ def republish_panels(job: GenomeJob, executor: Executor) -> list[WrittenPanel]:
             write_panel(job.root, genome, panel, sites, job.tables.site_digest, usage, job.options, executor)
         )
     return written
+
+
+def stale_plans(job: GenomeJob) -> dict[str, Plan]:
+    """Plans of the panels that will be joined again: {panel: plan}."""
+    plans = {}
+    for panel, generation in stale_panels(job).items():
+        usage, mix_estimators = recorded_inputs(job, panel, generation)
+        plans[panel] = usage.plan(job.tables.site_digest, job.tables.contigs.digest, mix_estimators=mix_estimators)
+    return plans
 
 
 def recorded_inputs(job: GenomeJob, panel: str, generation: str) -> tuple[UsageInputs, bool]:

@@ -19,6 +19,7 @@ from zarr.abc.store import Store as ZarrStore
 
 from splicestore.errors import ConfigError, SpliceStoreError, StoreError, TransferError
 from splicestore.storage.backends import Backend, Tagged, open_backend, replace_file
+from splicestore.storage.blocks import IndexCache
 
 __all__ = ["StoreRoot", "io_errors", "replace_file"]
 
@@ -75,6 +76,11 @@ class StoreRoot:
     def backend(self) -> Backend:
         """Where the keys live."""
         return open_backend(self.url, self.storage_options)
+
+    @cached_property
+    def indexes(self) -> IndexCache:
+        """Shard indexes read so far; generations never change, so they never go stale."""
+        return IndexCache()
 
     def url_of(self, key: str) -> str:
         """URL of a key, for messages and for plain readers."""

@@ -30,9 +30,9 @@ LEASE_SECONDS = 60.0
 """A lease that was not renewed for this long has expired; it is renewed three times in that span."""
 
 
-def lease_key(path: str) -> str:
-    """Key of the lease of ``<kind>/<name>``."""
-    return f"{path}/lease.json"
+def lease_key(path: str, job: str = "") -> str:
+    """Key of the lease of ``<kind>/<name>``, or of one job of an array that writes it (``3-of-7``)."""
+    return f"{path}/lease{f'-{job}' if job else ''}.json"
 
 
 @dataclass
@@ -41,6 +41,7 @@ class WriteLease:
 
     root: StoreRoot
     path: str
+    job: str = ""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     seconds: float = LEASE_SECONDS
 
@@ -54,7 +55,7 @@ class WriteLease:
     @property
     def key(self) -> str:
         """Where the lease lies."""
-        return lease_key(self.path)
+        return lease_key(self.path, self.job)
 
     def check(self) -> None:
         """Refuse to go on where another writer took the lease over.
@@ -149,12 +150,14 @@ class WriteLease:
 
 @contextmanager
 def write_lease(
-    root: StoreRoot, path: str, *, steal: bool = False, seconds: float = LEASE_SECONDS
+    root: StoreRoot, path: str, *, job: str = "", steal: bool = False, seconds: float = LEASE_SECONDS
 ) -> Iterator[WriteLease]:
     """Hold the write lease of ``<kind>/<name>`` while the block runs.
 
     Parameters
     ----------
+    job
+        One of several that share the work; it is told where the name itself is leased, and where the same job runs twice.
     steal
         Take over a lease that has expired. A lease of a process of this machine that is gone is taken over anyway.
     seconds
@@ -165,7 +168,12 @@ def write_lease(
     LeaseHeldError
         If another writer holds it; the message names host, process and time.
     """
-    lease = WriteLease(root, path, seconds=seconds)
+    if job and (holder := read_holder(root, path)) is not None:
+        raise LeaseHeldError(
+            f"{root.url_of(path)}: is being written whole by process {holder['pid']} on {holder['host']} since {holder['since']}; "
+            "wait for it"
+        )
+    lease = WriteLease(root, path, job, seconds=seconds)
     lease.acquire(steal=steal)
     try:
         yield lease

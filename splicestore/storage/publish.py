@@ -133,31 +133,14 @@ class Publication:
         PointerMovedError
             If another generation was published since this run started.
         """
-        while True:
-            now, tag = read_tagged_pointer(self.root, self.path)
-            if now is not None and now.generation(self.pointer_digest) == self.generation:
-                list_name(self.root, self.path)
-                return False
-            if now != self.pointer_at_start and not self.force:
-                raise PointerMovedError(
-                    f"{self.root.url_of(self.path)}: another writer published {now.current if now else None} while this "
-                    f"run was under way (it started from {self.pointer_at_start and self.pointer_at_start.current}); "
-                    "look at what it published, then run the same command again, or add --force"
-                )
-            if self.root.put_if(f"{self.path}/zarr.json", self._next_pointer(now), tag):
-                list_name(self.root, self.path)
-                return True
-
-    def _next_pointer(self, now: Pointer | None) -> bytes:
-        superseded = dict(now.superseded) if now else {}
-        old = now.generation(self.pointer_digest) if now else None
-        if old is not None:
-            superseded[old] = datetime.now(UTC).isoformat(timespec="seconds")
-        superseded.pop(self.generation, None)
-        current: Any = self.generation
-        if self.pointer_digest is not None:
-            current = {**(now.current if now else {}), self.pointer_digest: self.generation}
-        return Pointer(current, superseded).spell()
+        return switch_pointer(
+            self.root,
+            self.path,
+            self.generation,
+            digest=self.pointer_digest,
+            expected=self.pointer_at_start,
+            force=self.force,
+        )
 
     def _create_parents(self) -> None:
         for key, document in parent_documents(self.path).items():
@@ -193,6 +176,52 @@ class Publication:
                 create_array(group, spec)
         spelled = {key: value.to_bytes() for key, value in documents.items() if key.endswith("zarr.json")}
         return {**spelled, "zarr.json": seal_bytes(spelled["zarr.json"])}
+
+
+def switch_pointer(
+    root: StoreRoot, path: str, generation: str, *, digest: str | None, expected: Pointer | None, force: bool = False
+) -> bool:
+    """Make a complete generation current, by compare-and-swap, and list its name; False if it was current before.
+
+    Parameters
+    ----------
+    digest
+        For pointers that are maps: the digest under which the generation is current.
+    expected
+        What the run saw when it started.
+
+    Raises
+    ------
+    PointerMovedError
+        If another generation was published since then, unless ``force``.
+    """
+    while True:
+        now, tag = read_tagged_pointer(root, path)
+        if now is not None and now.generation(digest) == generation:
+            list_name(root, path)
+            return False
+        if now != expected and not force:
+            raise PointerMovedError(
+                f"{root.url_of(path)}: another writer published {now.current if now else None} while this "
+                f"run was under way (it started from {expected and expected.current}); "
+                "look at what it published, then run the same command again, or add --force"
+            )
+        if root.put_if(f"{path}/zarr.json", next_pointer(now, generation, digest).spell(), tag):
+            list_name(root, path)
+            return True
+
+
+def next_pointer(now: Pointer | None, generation: str, digest: str | None) -> Pointer:
+    """Build the pointer that makes a generation current; the one that was gets the time at which it ceased to be."""
+    superseded = dict(now.superseded) if now else {}
+    old = now.generation(digest) if now else None
+    if old is not None:
+        superseded[old] = datetime.now(UTC).isoformat(timespec="seconds")
+    superseded.pop(generation, None)
+    current: Any = generation
+    if digest is not None:
+        current = {**(now.current if now else {}), digest: generation}
+    return Pointer(current, superseded)
 
 
 def parent_documents(path: str) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
@@ -71,6 +72,12 @@ class GenomeSource(Protocol):
 
     def read_bases(self, start: int, end: int) -> NDArray[np.uint8]:
         """Bases ``[start, end)`` as codes 0..4; ``0 <= start <= end <= n_bases``."""
+        ...
+
+    def read_block(
+        self, start: int, end: int, first_site: int, last_site: int, threads: Executor
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        """Read bases, alpha and beta together, by a pool of threads."""
         ...
 
     def read_usage(self, first_site: int, last_site: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

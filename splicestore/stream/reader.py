@@ -282,8 +282,7 @@ class BlockReader:
         low, high = int(plan.block_low[block]), int(plan.block_high[block])
         position, strand, kind = self._site_columns[g]
         first, last = (int(i) for i in np.searchsorted(position, (low, high)))
-        bases = self._genomes[g].read_bases(low, high)
-        alpha, beta = self._read_usage(g, first, last)
+        bases, alpha, beta = self._read_arrays(g, low, high, first, last)
         is_measured = ~np.isnan(alpha + beta).all(axis=1) if alpha.shape[1] else np.zeros(last - first, dtype=bool)
         measured = np.where(is_measured, np.cumsum(is_measured) - 1, -1).astype(np.int32)
         sites = (position[first:last], strand[first:last], kind[first:last], measured)
@@ -291,10 +290,12 @@ class BlockReader:
         n_bytes = bases.nbytes + sum(a.nbytes for a in sites) + alpha.nbytes + beta.nbytes
         return _Block(bases, sites, usage, n_bytes)
 
-    def _read_usage(self, g: int, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _read_arrays(
+        self, g: int, low: int, high: int, first: int, last: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
         columns = list(self._plan.genome_columns[g])
         if first == last or not columns:
             nothing = np.zeros((last - first, len(columns)), dtype=np.float32)
-            return nothing, nothing
-        alpha, beta = self._genomes[g].read_usage(first, last)
-        return alpha[:, columns], beta[:, columns]
+            return self._genomes[g].read_bases(low, high), nothing, nothing
+        bases, alpha, beta = self._genomes[g].read_block(low, high, first, last, self._threads)
+        return bases, alpha[:, columns], beta[:, columns]
