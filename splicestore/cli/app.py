@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from splicestore.cli import export, ingest, inspect, learn, simulate, split
+from splicestore.cli import export, finalise, ingest, inspect, learn, simulate, split
 from splicestore.errors import SpliceStoreError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("predict")(learn.predict)
 app.add_typer(export.app, name="export")
 app.command("info")(inspect.info)
 app.command("ls")(inspect.ls)
+app.command("finalise")(finalise.finalise)
 app.command("explain")(inspect.explain)
 
 

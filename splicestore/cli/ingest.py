@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from splicestore.cli.output import (
+    DRY_RUN,
+    FORCE,
     JSON,
+    MAX_MEMORY,
+    PARTITION,
+    PROFILE,
     SCHEDULER,
+    STEAL,
     STORAGE_OPTION,
     STORE,
+    parse_size,
     print_json,
     print_table,
     progress_bar,
@@ -19,6 +26,9 @@ from splicestore.cli.output import (
 
 app = typer.Typer(help="Put genomes into a store.", no_args_is_help=True, rich_markup_mode=None)
 
+SHEET = typer.Argument(
+    metavar="SHEET", help="TSV or CSV: sample, file, condition (or tissue, timepoint), optional format, convention."
+)
 _READ_TIME = (
     "--{name} is a read-time setting: bases, sites and counts are stored once; "
     "give it to `split windows`, `export splicevo` or `Genome.windows`"
@@ -48,8 +58,13 @@ def genomes(
     genome: Annotated[list[str], typer.Option("--genome", help="Only this genome; repeatable.")] = [],  # noqa: B006
     override_gates: Annotated[bool, typer.Option(help="Keep data that the motif or join gate refuses.")] = False,
     drop_usage: Annotated[bool, typer.Option(help="Let a new annotation orphan usage that is not in CONFIG.")] = False,
-    force: Annotated[bool, typer.Option(help="Publish although another writer published meanwhile.")] = False,
+    dry_run: Annotated[bool, DRY_RUN] = False,
+    max_memory: Annotated[str | None, MAX_MEMORY] = None,
+    partition: Annotated[str | None, PARTITION] = None,
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
     scheduler: Annotated[str, SCHEDULER] = "sync",
+    profile: Annotated[str | None, PROFILE] = None,
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
     window_size: Annotated[str | None, _refuse("window-size")] = None,
@@ -66,13 +81,26 @@ def genomes(
     from splicestore.storage import StoreRoot
 
     options = storage_options(storage_option)
-    document = load_genomes_config(config)
+    root, document = StoreRoot(store, options), load_genomes_config(config, options)
     run = IngestOptions(
-        override_gates=override_gates, force=force, drop_usage=drop_usage, scheduler=scheduler, storage_options={}
+        override_gates=override_gates,
+        force=force,
+        drop_usage=drop_usage,
+        steal=steal,
+        scheduler=scheduler,
+        profile=profile,
+        max_memory=parse_size(max_memory, "--max-memory"),
+        storage_options=options,
     )
+    if dry_run:
+        _print_plan(root, document, run, genome, as_json)
+        return
+    if partition is not None:
+        _write_share(root, document, partition, run, genome, as_json)
+        return
     reports = []
     with progress_bar(as_json) as progress:
-        for report in ingest_genomes(StoreRoot(store, options), document, run, genome_ids=genome, progress=progress):
+        for report in ingest_genomes(root, document, run, genome_ids=genome, progress=progress):
             reports.append(report)
             for warning in report.warnings:
                 typer.echo(f"warning: {warning}", err=True)
@@ -110,3 +138,80 @@ def genomes(
             else f"peak memory: {format_bytes(observed)}"
         )
         print(f"store: {store}    why was something dropped? `splicestore explain {store} GENE`")
+
+
+def _write_share(root: Any, document: Any, partition: str, run: Any, genome_ids: list[str], as_json: bool) -> None:
+    """Do one job's share of a job array."""
+    from splicestore.ingest.array_jobs import ingest_share
+    from splicestore.storage.runs import parse_share
+
+    report = ingest_share(root, document, parse_share(partition), run, genome_ids=genome_ids)
+    if as_json:
+        print_json(report.document())
+        return
+    rows = [[name, f"{n} units written"] for name, n in report.units.items()]
+    print_table(["genome", f"job {partition}"], rows + [[name, status] for name, status in report.published.items()])
+    if report.units:
+        print(f"when all jobs are done: splicestore finalise {root.url}")
+
+
+def _print_plan(root: Any, document: Any, run: Any, genome_ids: list[str], as_json: bool) -> None:
+    """Print what a run would do, from file headers alone."""
+    from splicestore.cli.estimate import print_dry_run
+
+    print_dry_run(root, document, run, genome_ids, as_json)
+
+
+@app.command("usage")
+def usage(
+    store: Annotated[str, STORE],
+    panel: Annotated[str, typer.Argument(metavar="PANEL", help="Name of the panel: conditions ingested together.")],
+    sheet: Annotated[
+        str,
+        typer.Argument(
+            metavar="SHEET", help="TSV or CSV: sample, file, condition (or tissue, timepoint), format, convention."
+        ),
+    ],
+    genome: Annotated[str, typer.Option("--genome", help="The stored genome that the files belong to.")],
+    new_sites: Annotated[
+        str, typer.Option(help="Rows on no stored splice site: drop (counted in the ledger) | error.")
+    ] = "drop",
+    mix_estimators: Annotated[
+        bool, typer.Option(help="Let a condition mix SpliSER tables and junction counts.")
+    ] = False,
+    override_gates: Annotated[bool, typer.Option(help="Keep files that the join gate refuses.")] = False,
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
+    scheduler: Annotated[str, SCHEDULER] = "sync",
+    profile: Annotated[str | None, PROFILE] = None,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Add conditions to a stored genome, as one more panel; nothing that is stored is touched."""
+    from splicestore.ingest import IngestOptions, ingest_usage
+    from splicestore.memory import format_bytes
+    from splicestore.storage import StoreRoot
+
+    options = storage_options(storage_option)
+    run = IngestOptions(
+        override_gates=override_gates,
+        force=force,
+        steal=steal,
+        scheduler=scheduler,
+        profile=profile,
+        storage_options=options,
+    )
+    report = ingest_usage(
+        StoreRoot(store, options), genome, panel, sheet, run, new_sites=new_sites, mix_estimators=mix_estimators
+    )
+    if as_json:
+        print_json(report.document())
+        return
+    print_table(
+        ["genome", "panel", "status", "generation", "conditions", "in ledger", "seconds"],
+        [[report.genome_id, report.panel, report.status, report.generation, len(report.conditions),
+          sum(report.dropped.values()), report.seconds]],
+    )  # fmt: skip
+    for reason, n in report.dropped.items():
+        print(f"  {reason}: {n:,}")
+    print(f"peak memory: {format_bytes(report.observed_peak_bytes)}")

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from splicestore.cli.output import JSON, STORAGE_OPTION, STORE, print_json, print_table, progress_bar, storage_options
+from splicestore.cli.output import (
+    FORCE,
+    JSON,
+    PARTITION,
+    STEAL,
+    STORAGE_OPTION,
+    STORE,
+    print_json,
+    print_table,
+    progress_bar,
+    storage_options,
+)
 
 SPLIT = typer.Argument(metavar="SPLIT", help="Name of the split.")
 CARD = typer.Argument(metavar="MODEL", help="The model's card.json.")
@@ -128,7 +139,9 @@ def predict(
     ] = [],  # noqa: B006
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 32,
     device: Annotated[str | None, DEVICE] = None,
-    force: Annotated[bool, typer.Option(help="Publish although another writer published meanwhile.")] = False,
+    partition: Annotated[str | None, PARTITION] = None,
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -136,6 +149,7 @@ def predict(
     from splicestore.memory import format_bytes
     from splicestore.models.card import load_model
     from splicestore.predict import PredictOptions, predict_windows
+    from splicestore.storage.runs import parse_share
     from splicestore.store import open_store
 
     loaded = load_model(model, device=_device(device))
@@ -151,15 +165,20 @@ def predict(
         regions=tuple(region),
         batch_size=batch_size,
         force=force,
+        steal=steal,
     )
     opened = open_store(store, storage_options=storage_options(storage_option))
+    share = parse_share(partition) if partition is not None else None
     with progress_bar(as_json) as progress:
-        report = predict_windows(opened, name, loaded.window_scores, options, progress=progress)
+        report = predict_windows(opened, name, loaded.window_scores, options, share=share, progress=progress)
     if as_json:
         print_json(report.document())
         return
     print_table(["genome", "windows"], [[g, n] for g, n in report.n_windows.items()])
     print(f"predictions {report.name}, generation {report.generation} ({report.status}): {', '.join(report.tasks)}")
+    if share is not None:
+        print(f"job {partition} is done; when all are: splicestore finalise {store} predictions/{name}")
+        return
     print(
         f"peak memory {format_bytes(report.observed_peak_bytes)}; "
         f"read them: open_store({store!r}).predictions[{name!r}].fetch(GENOME, CONTIG, START, END)"

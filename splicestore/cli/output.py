@@ -18,6 +18,27 @@ STORAGE_OPTION = typer.Option(
     "--storage-option", metavar="KEY=VALUE", help="Passed to the storage library; repeatable."
 )
 
+STEAL = typer.Option("--steal", help="Take over a write lease that has expired.")
+FORCE = typer.Option("--force", help="Publish although another writer published meanwhile.")
+MAX_MEMORY = typer.Option("--max-memory", metavar="SIZE", help="Refuse what would need more, as 4GiB; says what fits.")
+PROFILE = typer.Option("--profile", metavar="FILE.html", help="Dask's performance report of the run.")
+PARTITION = typer.Option(
+    "--partition", metavar="I/N", help="Do job I's share of N (I from 0) of a job array; `finalise` publishes."
+)
+DRY_RUN = typer.Option("--dry-run", help="Print partitions, bytes, memory and time; write nothing.")
+
+
+def parse_size(text: str | None, option: str) -> int | None:
+    """Parse a size such as ``4GiB``, ``500MB`` or a number of bytes."""
+    if text is None:
+        return None
+    from dask.utils import parse_bytes
+
+    try:
+        return int(parse_bytes(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text!r}: write a size such as 4GiB") from error
+
 
 def storage_options(pairs: Sequence[str]) -> dict[str, Any]:
     """Parse ``key=value`` pairs; values that are JSON are decoded."""

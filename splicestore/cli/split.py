@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from splicestore.cli.output import JSON, SCHEDULER, STORAGE_OPTION, STORE, print_json, print_table, storage_options
+from splicestore.cli.output import (
+    FORCE,
+    JSON,
+    MAX_MEMORY,
+    PROFILE,
+    SCHEDULER,
+    STEAL,
+    STORAGE_OPTION,
+    STORE,
+    parse_size,
+    print_json,
+    print_table,
+    storage_options,
+)
 
 app = typer.Typer(help="Split a store without copying it.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -49,8 +62,11 @@ def windows(
     ] = None,
     rebuild: Annotated[bool, typer.Option(help="With --extend: start afresh and list every move.")] = False,
     override_gates: Annotated[bool, typer.Option(help="Publish although a gate refuses.")] = False,
-    force: Annotated[bool, typer.Option(help="Publish although another writer published meanwhile.")] = False,
+    max_memory: Annotated[str | None, MAX_MEMORY] = None,
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
     scheduler: Annotated[str, SCHEDULER] = "sync",
+    profile: Annotated[str | None, PROFILE] = None,
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -74,8 +90,9 @@ def windows(
         override_gates=override_gates,
         **choices,
     )
+    access = storage_options(storage_option)
     report = split_windows(
-        open_store(store, storage_options=storage_options(storage_option)),
+        open_store(store, storage_options=access),
         name,
         options,
         homology_url=[HomologyInput(url, orthology_format, orthology_level, columns or None) for url in orthology],
@@ -83,7 +100,11 @@ def windows(
         extend=extend,
         rebuild=rebuild,
         scheduler=scheduler,
+        storage_options=access,
         force=force,
+        steal=steal,
+        max_memory=parse_size(max_memory, "--max-memory"),
+        profile=profile,
     )
     document = report.as_dict()
     if as_json:

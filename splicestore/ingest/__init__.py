@@ -2,5 +2,14 @@
 
 from splicestore.ingest.genomes import GenomeReport, ingest_genome, ingest_genomes, load_genomes_config
 from splicestore.ingest.inputs import IngestOptions
+from splicestore.ingest.usage import UsageReport, ingest_usage
 
-__all__ = ["GenomeReport", "IngestOptions", "ingest_genome", "ingest_genomes", "load_genomes_config"]
+__all__ = [
+    "GenomeReport",
+    "IngestOptions",
+    "UsageReport",
+    "ingest_genome",
+    "ingest_genomes",
+    "ingest_usage",
+    "load_genomes_config",
+]

@@ -10,14 +10,13 @@ from typing import Any
 
 from splicestore.cluster import Executor, open_executor
 from splicestore.config import GenomeConfig, GenomesConfig
-from splicestore.errors import PartitionMissingError, StoreError
 from splicestore.ingest.genomes import choose_genomes, ingest_genome, is_unchanged
 from splicestore.ingest.inputs import MAIN_PANEL, IngestOptions, collect_inputs
 from splicestore.ingest.job import USAGE, GenomeJob, complete_genome, read_genome, write_main_panel, write_partitions
 from splicestore.ingest.reannotation import check_reannotation, republish_panels, stale_plans
 from splicestore.storage import StoreRoot, generation_status, read_pointer, write_lease
 from splicestore.storage.publish import switch_pointer
-from splicestore.storage.runs import JobShare, RunRecord, array_string, read_run
+from splicestore.storage.runs import JobShare, RunRecord, missing_units, refuse_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,100 +112,30 @@ def _panels(job: GenomeJob) -> dict[str, str]:
 # -- finalise ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FinaliseReport:
-    """What ``finalise`` published."""
-
-    path: str
-    generation: str
-    switched: bool
-
-
-def unfinished_runs(root: StoreRoot, path: str) -> list[str]:
-    """Generations of a name that a job array wrote and nobody published."""
-    pointer = read_pointer(root, path)
-    seen = {*pointer.generations(), *pointer.superseded} if pointer else set()
-    names = [name for name in root.children(path) if "." not in name and name not in seen]
-    return [name for name in names if read_run(root, f"{path}/{name}") is not None]
-
-
 def finalise_genome(
-    root: StoreRoot,
-    path: str,
-    generation: str | None = None,
-    *,
-    override_gates: bool = False,
-    steal: bool = False,
-    force: bool = False,
-) -> FinaliseReport:
-    """Publish a genome that a job array wrote.
-
-    Parameters
-    ----------
-    path
-        ``genomes/<id>``.
-    generation
-        Which one, where several are unfinished.
+    root: StoreRoot, path: str, generation: str, run: RunRecord, *, override_gates: bool = False, force: bool = False
+) -> bool:
+    """Publish a genome that a job array wrote, its panels first; whether it was not current before.
 
     Raises
     ------
     PartitionMissingError
         With the jobs to run again, as a batch system takes them.
-    StoreError
-        If there is nothing to finalise, or several generations are unfinished.
+    GateError
+        If its introns are not canonical.
     """
-    generation = generation or _only_run(root, path)
     base = f"{path}/{generation}"
-    run = read_run(root, base)
-    if run is None:
-        raise StoreError(
-            f"{root.url_of(base)}: no job array wrote this; run `splicestore ingest genomes` without --partition"
-        )
-    with write_lease(root, path, steal=steal) as lease:
-        expected = read_pointer(root, path)
-        missing = _missing_units(root, base, run)
-        if missing:
-            jobs = array_string(run.units[unit] for unit in missing)
-            raise PartitionMissingError(
-                f"{root.url_of(base)}: {len(missing)} of {len(run.units)} units are not written (first: {missing[:5]}); run these "
-                f"jobs again: --array={jobs} with --partition I/{run.of}",
-                missing=missing,
-            )
-        attributes = complete_genome(root, base, run.provenance, override_gates=override_gates)
-        lease.check()
-        for panel, panel_generation in run.panels.items():
-            switch_pointer(
-                root,
-                panel,
-                panel_generation,
-                digest=str(attributes["site_digest"]),
-                expected=read_pointer(root, panel),
-                force=force,
-            )
-        switched = switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
-    return FinaliseReport(path, generation, switched)
-
-
-def _only_run(root: StoreRoot, path: str) -> str:
-    runs = unfinished_runs(root, path)
-    if len(runs) == 1:
-        return runs[0]
-    if not runs:
-        raise StoreError(
-            f"{root.url_of(path)}: nothing here waits to be finalised; `splicestore ls {root.url}` shows what is published"
-        )
-    raise StoreError(
-        f"{root.url_of(path)}: {len(runs)} generations wait to be finalised: name one, as in {path}/{runs[0]} "
-        f"(all: {', '.join(runs)})"
-    )
+    expected = read_pointer(root, path)
+    refuse_missing(root, base, run, _missing_units(root, base, run))
+    attributes = complete_genome(root, base, run.provenance, override_gates=override_gates)
+    for panel, panel_generation in run.panels.items():
+        digest = str(attributes["site_digest"])
+        before = read_pointer(root, panel)
+        switch_pointer(root, panel, panel_generation, digest=digest, expected=before, force=force)
+    return switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
 
 
 def _missing_units(root: StoreRoot, base: str, run: RunRecord) -> list[str]:
-    listed = root.sizes(base)
-    missing = [unit for unit in run.units if unit != USAGE and f"parts/{unit}.json" not in listed]
-    pending = [
-        panel
-        for panel, generation in run.panels.items()
-        if generation_status(root, f"{panel}/{generation}") != "complete"
-    ]
-    return [*missing, *([USAGE] if pending else [])]
+    missing = [unit for unit in missing_units(root, base, run) if unit != USAGE]
+    states = [generation_status(root, f"{panel}/{generation}") for panel, generation in run.panels.items()]
+    return missing if all(state == "complete" for state in states) else [*missing, USAGE]

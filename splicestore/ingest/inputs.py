@@ -175,13 +175,15 @@ def genome_provenance(genome: GenomeConfig, inputs: GenomeInputs, options: Inges
     }
 
 
-def usage_provenance(genome: GenomeConfig, inputs: UsageInputs, options: IngestOptions) -> dict[str, Any]:
+def usage_provenance(
+    inputs: UsageInputs, options: IngestOptions, aliases: str | None, mix_estimators: bool
+) -> dict[str, Any]:
     """What is recorded of a panel's making."""
     return {
         **run_provenance(options),
         "files": inputs.recorded(),
-        "aliases": absolute_url(genome.aliases) if genome.aliases else None,
-        "mix_estimators": genome.mix_estimators,
+        "aliases": absolute_url(aliases) if aliases else None,
+        "mix_estimators": mix_estimators,
     }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from splicestore.cluster import Executor
 from splicestore.config import GenomeConfig
-from splicestore.errors import StoreError
+from splicestore.errors import GateError, StoreError
 from splicestore.ingest.gates import check_motif_gate, motif_report
 from splicestore.ingest.inputs import (
     MAIN_PANEL,
@@ -22,7 +22,7 @@ from splicestore.ingest.inputs import (
     genome_provenance,
     usage_provenance,
 )
-from splicestore.ingest.panel import Panel, PanelSites, build_panel, observed_sites
+from splicestore.ingest.panel import Panel, PanelRules, PanelSites, build_panel, observed_sites
 from splicestore.ingest.sequence import (
     SequenceTask,
     encode_sequence,
@@ -52,6 +52,7 @@ from splicestore.schema import (
     USAGE_SHARD_SITES,
     ArraySpec,
     LedgerRow,
+    Plan,
 )
 from splicestore.storage import Part, Publication, StoreRoot, finalise_generation, read_group
 from splicestore.storage.arrays import read_arrays
@@ -287,55 +288,77 @@ class WrittenPanel:
     dropped: Mapping[str, int]
 
 
-def write_panel(
-    root: StoreRoot,
-    genome: GenomeConfig,
-    panel_name: str,
-    sites: PanelSites,
-    site_digest: str,
-    usage: UsageInputs,
-    options: IngestOptions,
-    executor: Executor,
-) -> WrittenPanel:
-    """Steps 1 to 6 of a usage panel: join, write, mark complete."""
-    path = f"usage/{genome.genome_id}/{panel_name}"
-    plan = usage.plan(site_digest, sites.contigs.digest, mix_estimators=genome.mix_estimators)
-    stored = read_group(root, f"{path}/{plan.generation}")
+@dataclass(frozen=True, slots=True)
+class PanelTarget:
+    """Where a panel goes and what it is joined to."""
+
+    root: StoreRoot
+    genome_id: str
+    panel: str
+    sites: PanelSites
+    site_digest: str
+    mix_estimators: bool = False
+    aliases: str | None = None
+    """Recorded only: the sites' contigs hold the aliases."""
+    allow_new_sites: bool = True
+    """False: refuse rows that lie on no site, instead of counting them in the ledger."""
+
+    @property
+    def path(self) -> str:
+        """Name in the store."""
+        return f"usage/{self.genome_id}/{self.panel}"
+
+
+def write_panel(target: PanelTarget, usage: UsageInputs, options: IngestOptions, executor: Executor) -> WrittenPanel:
+    """Steps 1 to 6 of a usage panel: join, write, mark complete.
+
+    Raises
+    ------
+    GateError
+        If the coordinates of a file are off, or rows lie on no site and that is not allowed.
+    """
+    plan = usage.plan(target.site_digest, target.sites.contigs.digest, mix_estimators=target.mix_estimators)
+    stored = read_group(target.root, f"{target.path}/{plan.generation}")
     if stored is not None and stored[0]["status"] == "complete":
-        publication = Publication(root, path, plan, (), {}, pointer_digest=site_digest, force=options.force)
+        publication = Publication(
+            target.root, target.path, plan, (), {}, pointer_digest=target.site_digest, force=options.force
+        )
         return WrittenPanel(publication, tuple(stored[0]["conditions"]), stored[0]["dropped"])
-    logger.info("%s: joining %d usage files to %d sites", genome.genome_id, len(usage.files), len(sites.sites))
+    logger.info("%s: joining %d usage files to %d sites", target.genome_id, len(usage.files), len(target.sites.sites))
     panel = build_panel(
-        sites,
-        genome,
+        target.sites,
+        PanelRules(target.genome_id, target.mix_estimators, not options.override_gates),
         usage.files,
         usage.missing,
         executor,
-        check_gate=not options.override_gates,
         storage_options=options.storage_options,
     )
-    publication = _panel_publication(root, path, plan, panel, site_digest, options.force)
-    publication.provenance.update(usage_provenance(genome, usage, options))
+    dropped = ledger_counts(panel.ledger)
+    if not target.allow_new_sites and dropped.get("usage_site:unknown_site"):
+        raise GateError(
+            f"{target.path}: {dropped['usage_site:unknown_site']} rows lie on no splice site of genome {target.genome_id}; "
+            "--new-sites drop counts them in the ledger, `observed_sites` in the configuration of `ingest genomes` makes them sites"
+        )
+    publication = _panel_publication(target, plan, panel, options.force)
+    publication.provenance.update(usage_provenance(usage, options, target.aliases, target.mix_estimators))
     publication.begin()
     publication.finalise(_write_counts(publication, panel))
-    return WrittenPanel(publication, panel.conditions, ledger_counts(panel.ledger))
+    return WrittenPanel(publication, panel.conditions, dropped)
 
 
-def _panel_publication(
-    root: StoreRoot, path: str, plan: Any, panel: Panel, site_digest: str, force: bool
-) -> Publication:
+def _panel_publication(target: PanelTarget, plan: Plan, panel: Panel, force: bool) -> Publication:
     return Publication(
-        root=root,
-        path=path,
+        root=target.root,
+        path=target.path,
         plan=plan,
         specs=[*_usage_specs(*panel.alpha.shape), *(c.spec() for c in panel.columns())],
         attributes={
-            "site_digest": site_digest,
+            "site_digest": target.site_digest,
             "conditions": list(panel.conditions),
             "joins": [j.document() for j in panel.joins],
             "dropped": ledger_counts(panel.ledger),
         },
-        pointer_digest=site_digest,
+        pointer_digest=target.site_digest,
         force=force,
     )
 
@@ -372,13 +395,17 @@ def write_main_panel(job: GenomeJob, executor: Executor) -> WrittenPanel | None:
     """Write the panel of the configuration's usage files; None where there are none."""
     if not job.inputs.usage.files:
         return None
-    return write_panel(
-        job.root,
-        job.genome,
-        MAIN_PANEL,
-        PanelSites.of(job.tables),
-        job.tables.site_digest,
-        job.inputs.usage,
-        job.options,
-        executor,
+    return write_panel(job_panel(job, MAIN_PANEL), job.inputs.usage, job.options, executor)
+
+
+def job_panel(job: GenomeJob, panel: str, *, mix_estimators: bool | None = None) -> PanelTarget:
+    """Target of a panel that is joined to the sites of a genome that is being written."""
+    return PanelTarget(
+        root=job.root,
+        genome_id=job.genome.genome_id,
+        panel=panel,
+        sites=PanelSites.of(job.tables),
+        site_digest=job.tables.site_digest,
+        mix_estimators=job.genome.mix_estimators if mix_estimators is None else mix_estimators,
+        aliases=job.genome.aliases,
     )

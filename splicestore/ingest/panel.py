@@ -189,14 +189,23 @@ class PanelSites:
 
 
 @dataclass(frozen=True, slots=True)
+class PanelRules:
+    """How files are joined."""
+
+    genome_id: str
+    mix_estimators: bool
+    check_gate: bool
+    """Refuse files whose join rate says that their coordinates are wrong."""
+
+
+@dataclass(frozen=True, slots=True)
 class _PanelTask:
     """Some conditions, with all their files."""
 
     conditions: tuple[str, ...]
     files: tuple[UsageFile, ...]
     sites: PanelSites
-    config: GenomeConfig
-    check_gate: bool
+    rules: PanelRules
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -213,12 +222,11 @@ class _PanelColumns:
 
 def build_panel(
     sites: PanelSites,
-    config: GenomeConfig,
+    rules: PanelRules,
     files: Sequence[UsageFile],
     missing: Sequence[UsageFile],
     executor: Executor,
     *,
-    check_gate: bool,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Panel:
     """Join every file to the sites and sum the counts of each condition; conditions are tasks of the executor.
@@ -229,8 +237,6 @@ def build_panel(
         Of the genome.
     files
         Files that exist; ``missing`` are optional ones that do not (ledger).
-    check_gate
-        Refuse files whose join rate says that their coordinates are wrong.
 
     Raises
     ------
@@ -240,16 +246,15 @@ def build_panel(
         If a condition mixes estimators without ``mix_estimators``.
     """
     conditions = sorted({f.condition_id for f in files}, key=natural_key)
-    slim = config.model_copy(update={"usage": ()})
     tasks = [
-        _PanelTask(names, rows, sites, slim, check_gate, dict(storage_options or {}))
+        _PanelTask(names, rows, sites, rules, dict(storage_options or {}))
         for names, rows in _condition_groups(conditions, files)
     ]
     column = {name: i for i, name in enumerate(conditions)}
     alpha = np.full((len(sites.sites), len(conditions)), np.nan, dtype=np.float32)
     beta = np.full((len(sites.sites), len(conditions)), np.nan, dtype=np.float32)
     found: dict[int, _PanelColumns] = {}
-    names = [f"usage of {config.genome_id}: {', '.join(task.conditions[:3])}" for task in tasks]
+    names = [f"usage of {rules.genome_id}: {', '.join(task.conditions[:3])}" for task in tasks]
     for index, result in executor.map(_join_conditions, tasks, names=names, memory=_task_memory(sites, tasks)):
         where = [column[name] for name in tasks[index].conditions]
         alpha[:, where], beta[:, where] = result.alpha, result.beta
@@ -311,7 +316,7 @@ def _join_conditions(task: _PanelTask) -> _PanelColumns:
         files = [f for f in task.files if f.condition_id == name]
         counted = [(f, counts_of.read(f, task.files)) for f in files]
         alpha[:, column], beta[:, column], reports, estimator = _condition(
-            counted, task.sites, index, task.config, unmatched, task.check_gate
+            counted, task.sites, index, task.rules, unmatched
         )
         joins += reports
         estimators.append(estimator)
@@ -350,9 +355,8 @@ def _condition(
     files: Sequence[tuple[UsageFile, SiteCounts | JunctionCounts]],
     tables: PanelSites,
     index: SiteIndex,
-    config: GenomeConfig,
+    rules: PanelRules,
     unmatched: _Unmatched,
-    check_gate: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[JoinReport], str]:
     """Sum the counts of one condition's files."""
     n_sites = len(index.key)
@@ -361,17 +365,19 @@ def _condition(
     for usage, counts in files:
         if isinstance(counts, SiteCounts):
             estimators.add("spliser")
-            report = _add_site_counts(usage, counts, tables, index, (alpha, beta, measured), unmatched, check_gate)
+            report = _add_site_counts(
+                usage, counts, tables, index, (alpha, beta, measured), unmatched, rules.check_gate
+            )
         else:
             estimators.add("junction")
             placed, report = _place_junctions(usage, counts, tables, index, unmatched)
             junctions.append(placed)
-        if check_gate:
+        if rules.check_gate:
             check_join_gate(report, usage, index)
         reports.append(report)
-    if len(estimators) > 1 and not config.mix_estimators:
+    if len(estimators) > 1 and not rules.mix_estimators:
         raise ConfigError(
-            f"genome {config.genome_id}, condition {files[0][0].condition_id}: mixes SpliSER tables (alpha, beta1, beta2) with "
+            f"genome {rules.genome_id}, condition {files[0][0].condition_id}: mixes SpliSER tables (alpha, beta1, beta2) with "
             "junction counts (no beta1); give them different conditions, or set `mix_estimators: true`"
         )
     if junctions:

@@ -10,8 +10,7 @@ from splicestore.cluster import Executor
 from splicestore.config import UsageFile
 from splicestore.errors import StoreError
 from splicestore.ingest.inputs import MAIN_PANEL, UsageInputs
-from splicestore.ingest.job import GenomeJob, WrittenPanel, write_panel
-from splicestore.ingest.panel import PanelSites
+from splicestore.ingest.job import GenomeJob, WrittenPanel, job_panel, write_panel
 from splicestore.schema import Plan
 from splicestore.storage import StoreRoot, digest_input, input_exists, read_pointer, read_sealed
 from splicestore.storage.catalog import pointer_names
@@ -62,11 +61,8 @@ def republish_panels(job: GenomeJob, executor: Executor) -> list[WrittenPanel]:
     for panel, generation in stale_panels(job).items():
         logger.info("%s: joining panel %s again to the new splice sites", job.genome.genome_id, panel)
         usage, mix_estimators = recorded_inputs(job, panel, generation)
-        genome = job.genome.model_copy(update={"mix_estimators": mix_estimators})
-        sites = PanelSites.of(job.tables)
-        written.append(
-            write_panel(job.root, genome, panel, sites, job.tables.site_digest, usage, job.options, executor)
-        )
+        target = job_panel(job, panel, mix_estimators=mix_estimators)
+        written.append(write_panel(target, usage, job.options, executor))
     return written
 
 

@@ -20,8 +20,9 @@ from splicestore.kernels.intervals import merge_intervals
 from splicestore.memory import observed_peak_bytes
 from splicestore.predictions import STRANDS, array_name
 from splicestore.schema import BLOCK_BASES, SUBSET_NAMES, ArraySpec, Plan, check_name
-from splicestore.storage import Publication
+from splicestore.storage import Publication, write_lease
 from splicestore.storage.columns import Column, write_columns
+from splicestore.storage.runs import JobShare, RunRecord
 from splicestore.windows import WindowSet
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class PredictOptions:
     """``genome:contig:start-end`` (0-based half-open), both strands; gene windows on their own strand by default."""
     batch_size: int = 32
     force: bool = False
+    steal: bool = False
+    """Take over a write lease that has expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,15 @@ def predict_windows(
     scores: WindowScores,
     options: PredictOptions,
     *,
+    share: JobShare | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PredictReport:
     """Predict and publish; killed and started again, it goes on at the first shard that is not there.
+
+    Parameters
+    ----------
+    share
+        Predict only one job's share of the shards; ``finalise`` publishes when all are there.
 
     Raises
     ------
@@ -122,35 +131,57 @@ def predict_windows(
     chosen = [c for c in chosen if len(c.windows)]
     if not chosen:
         raise InputError(f"{store.url}: no window to predict with these genomes, regions and subset")
-    publication = _publication(store, name, chosen, options)
     n_windows = {c.genome.genome_id: len(c.windows) for c in chosen}
-    if publication.is_complete():
-        switched = publication.switch()
-        return PredictReport(
-            name,
-            publication.generation,
-            "published" if switched else "unchanged",
-            n_windows,
-            options.tasks,
-            observed_peak_bytes(),
-        )
-    publication.begin()
-    parts = ["tables"]
+    with write_lease(store.root, f"predictions/{name}", job=share.name if share else "", steal=options.steal) as lease:
+        publication = _publication(store, name, chosen, options)
+        if not publication.is_complete():
+            publication.begin()
+            units = _units(chosen)
+            dealt = {part: i % share.of if share else 0 for i, part in enumerate(units)}
+            if share is not None:
+                RunRecord(share.of, dealt, {}, publication.provenance).write(store.root, publication.base)
+            mine = [part for part, job in dealt.items() if job == (share.index if share else 0)]
+            _write_parts(publication, chosen, mine, scores, options, progress)
+            if share is not None:
+                return _report(name, publication, "partition", n_windows, options)
+            publication.finalise(units)
+        lease.check()
+        status = "published" if publication.switch() else "unchanged"
+    return _report(name, publication, status, n_windows, options)
+
+
+def _report(
+    name: str, publication: Publication, status: str, n_windows: Mapping[str, int], options: PredictOptions
+) -> PredictReport:
+    return PredictReport(name, publication.generation, status, n_windows, options.tasks, observed_peak_bytes())
+
+
+def _units(chosen: Sequence[_GenomeWindows]) -> list[str]:
+    return ["tables", *(f"{c.genome.genome_id}-{shard:05d}" for c in chosen for shard in c.shards().tolist())]
+
+
+def _write_parts(
+    publication: Publication,
+    chosen: Sequence[_GenomeWindows],
+    parts: Sequence[str],
+    scores: WindowScores,
+    options: PredictOptions,
+    progress: Callable[[str, int, int], None] | None,
+) -> None:
+    """Write those of the parts that are not there yet."""
+    wanted = set(parts)
     for one in chosen:
-        shards = one.shards()
-        for done, shard in enumerate(shards.tolist()):
+        shards = [s for s in one.shards().tolist() if f"{one.genome.genome_id}-{s:05d}" in wanted]
+        for done, shard in enumerate(shards):
             part = f"{one.genome.genome_id}-{shard:05d}"
-            parts.append(part)
             if not publication.has_part(part):
                 _write_shard(publication, part, one, shard, scores, options)
             if progress is not None:
                 progress(one.genome.genome_id, done + 1, len(shards))
-    writer = publication.partition("tables")
-    write_columns(writer, _region_columns(chosen))
-    writer.close()
-    publication.finalise(parts)
-    publication.switch()
-    return PredictReport(name, publication.generation, "published", n_windows, options.tasks, observed_peak_bytes())
+    if "tables" in wanted and not publication.has_part("tables"):
+        writer = publication.partition("tables")
+        write_columns(writer, _region_columns(chosen))
+        writer.close()
 
 
 def _genome_ids(store: Store, options: PredictOptions) -> list[str]:
@@ -244,7 +275,7 @@ def _publication(store: Store, name: str, chosen: Sequence[_GenomeWindows], opti
         plan=plan,
         specs=[*specs, *(c.spec() for c in _region_columns(chosen))],
         attributes={"tasks": list(options.tasks), "strands": list(STRANDS), "pins": pins, "model": options.model_name},
-        provenance={"splicestore": version("splicestore"), "batch_size": options.batch_size},
+        provenance={"versions": {"splicestore": version("splicestore")}, "batch_size": options.batch_size},
         force=options.force,
     )
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from splicestore.cluster import open_executor
-from splicestore.errors import GateError, SplitError, close_names
+from splicestore.errors import GateError, PlanError, SplitError, close_names
 from splicestore.genome import Genome
-from splicestore.memory import INTERPRETER_BYTES
+from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
 from splicestore.readers.orthology import Homology, read_orthology
 from splicestore.schema import SUBSET_NAMES, Plan, check_name
 from splicestore.split.extend import list_moves
@@ -31,8 +31,9 @@ from splicestore.split.values import (
 )
 from splicestore.split.windows import WindowSubsets, WindowTask, assign_windows
 from splicestore.splits import Split
-from splicestore.storage import Publication, digest_input
+from splicestore.storage import Publication, absolute_url, digest_input, read_pointer, write_lease
 from splicestore.storage.columns import Column, ledger_columns, write_columns
+from splicestore.storage.lease import WriteLease
 from splicestore.store import Store
 
 SPLIT_ENCODER = 1
@@ -64,9 +65,12 @@ def split_windows(
     genome_ids: Sequence[str] | None = None,
     extend: str | None = None,
     rebuild: bool = False,
-    scheduler: str = "sync",
+    scheduler: str = "auto",
     storage_options: Mapping[str, Any] | None = None,
     force: bool = False,
+    steal: bool = False,
+    max_memory: int | None = None,
+    profile: str | None = None,
 ) -> SplitReport:
     """Split the windows of a store's genomes and publish the table.
 
@@ -93,9 +97,19 @@ def split_windows(
         For the homology tables.
     force
         Switch although another writer published under this name meanwhile.
+    steal
+        Take over a write lease that has expired.
+    max_memory
+        Refuse what would need more bytes.
+    profile
+        File for Dask's performance report.
 
     Raises
     ------
+    LeaseHeldError
+        If another process is writing this split.
+    PlanError
+        If it would need more than ``max_memory``.
     SplitError
         If a genome, chromosome or the reference is unknown, a subset comes out empty, or the split to
         extend has other rules.
@@ -105,22 +119,61 @@ def split_windows(
     check_name(name, "split")
     if rebuild and extend is None:
         raise SplitError("rebuild lists moves against an older split: name it with extend")
-    genomes = [store.genomes[genome_id] for genome_id in _chosen(store, genome_ids)]
+    how = _Run(
+        homology_url=homology_url,
+        genome_ids=genome_ids,
+        extend=extend,
+        rebuild=rebuild,
+        scheduler=scheduler,
+        storage_options=storage_options,
+        force=force,
+        max_memory=max_memory,
+        profile=profile,
+    )
+    with write_lease(store.root, f"splits/{name}", steal=steal) as lease:
+        return _split_leased(store, name, options, how, lease)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """How one split is made; see ``split_windows``."""
+
+    homology_url: HomologyUrl | Sequence[HomologyUrl] | None
+    genome_ids: Sequence[str] | None
+    extend: str | None
+    rebuild: bool
+    scheduler: str
+    storage_options: Mapping[str, Any] | None
+    force: bool
+    max_memory: int | None
+    profile: str | None
+
+
+def _split_leased(store: Store, name: str, options: SplitOptions, how: _Run, lease: WriteLease) -> SplitReport:
+    genomes = [store.genomes[genome_id] for genome_id in _chosen(store, how.genome_ids)]
     layouts = tuple(genome_layout(genome) for genome in genomes)
-    inputs = _homology_inputs(homology_url)
-    sources = read_homology(genomes, inputs, storage_options, override_gates=options.override_gates)
-    old_split = store.splits[extend] if extend is not None else None
+    pointer_at_start = read_pointer(store.root, f"splits/{name}")
+    projected = projected_peak_bytes(layouts, options)
+    if how.max_memory is not None and projected > how.max_memory:
+        raise PlanError(
+            f"split {name}: needs up to {format_bytes(projected)}, --max-memory allows {format_bytes(how.max_memory)}; larger windows, "
+            "or fewer genomes (--genome) and --extend for the rest, need less"
+        )
+    inputs = _homology_inputs(how.homology_url)
+    sources = read_homology(genomes, inputs, how.storage_options, override_gates=options.override_gates)
+    old_split = store.splits[how.extend] if how.extend is not None else None
     old = _open_old(old_split) if old_split is not None else None
 
     def run(tasks: Sequence[WindowTask]) -> list[tuple[WindowTiles, WindowSubsets]]:
-        return _run_tasks(genomes, tasks, scheduler, store.url)
+        return _run_tasks(genomes, tasks, how, store.url)
 
-    result = make_split(layouts, options, sources, run, None if rebuild else old)
-    parent = None if rebuild else old_split
+    result = make_split(layouts, options, sources, run, None if how.rebuild else old)
+    parent = None if how.rebuild else old_split
     columns = split_columns(result.table, sources)
-    plan = _split_plan(result, options, inputs, parent, storage_options)
-    publication = _publication(store, name, options, result, plan, columns)
-    publication.force = force
+    plan = _split_plan(result, options, inputs, parent, how.storage_options)
+    publication = _publication(store, name, options, result, inputs, plan, columns)
+    publication.force = how.force
+    publication.pointer_at_start = pointer_at_start
     is_same = parent is not None and parent.name == name and _is_same(parent, result.table)
     report = make_report(
         result.table,
@@ -131,10 +184,12 @@ def split_windows(
         generation=parent.generation if is_same and parent is not None else publication.generation,
         homology=_matched(sources),
         vanished_windows=result.n_vanished,
-        moves=list_moves(old, result.table, result.genes, layouts) if rebuild and old is not None else None,
+        moves=list_moves(old, result.table, result.genes, layouts) if how.rebuild and old is not None else None,
     )
     # Extending a split by nothing, under its own name, would only stack generations of equal content.
     if not is_same:
+        publication.provenance.update(projected_peak_bytes=projected, observed_peak_bytes=observed_peak_bytes())
+        lease.check()
         publish_split(publication, result.table, report, columns)
     return report
 
@@ -242,11 +297,12 @@ class _GenomeTask:
 
 
 def _run_tasks(
-    genomes: Sequence[Genome], tasks: Sequence[WindowTask], scheduler: str, url: str
+    genomes: Sequence[Genome], tasks: Sequence[WindowTask], how: _Run, url: str
 ) -> list[tuple[WindowTiles, WindowSubsets]]:
     jobs = [_GenomeTask(genome, task) for genome, task in zip(genomes, tasks, strict=True)]
-    with open_executor(scheduler, urls=[url]) as executor:
-        found = dict(executor.map(_run_task, jobs))
+    names = [f"windows of {genome.genome_id}" for genome in genomes]
+    with open_executor(how.scheduler, urls=[url], profile=how.profile) as executor:
+        found = dict(executor.map(_run_task, jobs, names=names))
     return [found[index] for index in range(len(jobs))]
 
 
@@ -297,7 +353,13 @@ def _split_plan(
 
 
 def _publication(
-    store: Store, name: str, options: SplitOptions, result: SplitResult, plan: Plan, columns: Sequence[Column]
+    store: Store,
+    name: str,
+    options: SplitOptions,
+    result: SplitResult,
+    inputs: Sequence[HomologyInput],
+    plan: Plan,
+    columns: Sequence[Column],
 ) -> Publication:
     return Publication(
         root=store.root,
@@ -305,7 +367,11 @@ def _publication(
         plan=plan,
         specs=[column.spec() for column in columns],
         attributes={**split_attributes(result.table), "options": plan.document()["options"]},
-        provenance={"splicestore": version("splicestore"), "override_gates": options.override_gates},
+        provenance={
+            "versions": {"splicestore": version("splicestore")},
+            "homology": [absolute_url(i.url) for i in inputs],
+            "override_gates": options.override_gates,
+        },
     )
 
 

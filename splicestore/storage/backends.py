@@ -27,6 +27,8 @@ from zarr.abc.store import Store as ZarrStore
 from splicestore.errors import ConfigError, StoreError, TransferError
 from splicestore.storage.object_options import HTTP_SCHEMES, OBJECT_SCHEMES, open_object_store, split_bucket
 
+ROOT_DOCUMENT = "zarr.json"
+"""Every store has it."""
 PARTIAL = ".partial"
 """Ending of files that are being written; never listed."""
 
@@ -274,24 +276,24 @@ class ObjectBackend:
             try:
                 answer = self._store.get(key)
                 return Tagged(bytes(answer.bytes()), answer.meta["e_tag"])
-            except FileNotFoundError as error:
-                self._refuse_no_bucket(error)
+            except _absent_errors() as error:
+                self._refuse_unless_absent(key, error)
                 return None
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         with object_errors(self.url, key, "reading"):
             try:
                 return bytes(self._store.get_range(key, start=start, length=length))
-            except FileNotFoundError as error:
-                self._refuse_no_bucket(error)
-                raise
+            except _absent_errors() as error:
+                self._refuse_unless_absent(key, error)
+                raise FileNotFoundError(f"{self.url}/{key}") from error
 
     def get_suffix(self, key: str, length: int) -> bytes | None:
         with object_errors(self.url, key, "reading"):
             try:
                 return bytes(self._store.get(key, options={"range": {"suffix": length}}).bytes())
-            except FileNotFoundError as error:
-                self._refuse_no_bucket(error)
+            except _absent_errors() as error:
+                self._refuse_unless_absent(key, error)
                 return None
 
     def put(self, key: str, data: bytes) -> None:
@@ -326,7 +328,8 @@ class ObjectBackend:
         with object_errors(self.url, key, "reading"):
             try:
                 return int(self._store.head(key)["size"])
-            except FileNotFoundError:
+            except _absent_errors() as error:
+                self._refuse_unless_absent(key, error)
                 return None
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -358,7 +361,26 @@ class ObjectBackend:
             open_object_store(f"{self.url}/{prefix}" if prefix else self.url, self.options), read_only=read_only
         )
 
-    def _refuse_no_bucket(self, error: FileNotFoundError) -> None:
+    def _refuse_unless_absent(self, key: str, error: Exception) -> None:
+        """Return where an error means that the key is absent, else raise it.
+
+        S3 answers 403 instead of 404 for an absent key to whoever may not list. If the store's own document can be read,
+        the credentials are good and the key is absent.
+        """
+        if isinstance(error, FileNotFoundError):
+            self._refuse_no_bucket(error)
+        elif key == ROOT_DOCUMENT or not self._may_read:
+            raise error
+
+    @cached_property
+    def _may_read(self) -> bool:
+        try:
+            self._store.head(ROOT_DOCUMENT)
+        except _absent_errors():
+            return False
+        return True
+
+    def _refuse_no_bucket(self, error: Exception) -> None:
         if "NoSuchBucket" in str(error):
             raise TransferError(
                 f"{self.url}: there is no bucket {split_bucket(self.url)[0]!r}; make it, or check its name and the endpoint"
@@ -369,6 +391,12 @@ class ObjectBackend:
             raise StoreError(f"{self.url}: http(s) stores are read-only; write to a folder or an s3:// URL")
 
 
+def _absent_errors() -> tuple[type[Exception], ...]:
+    from obstore.exceptions import PermissionDeniedError
+
+    return (FileNotFoundError, PermissionDeniedError)
+
+
 @contextmanager
 def object_errors(url: str, key: str, what: str) -> Iterator[None]:
     """Turn obstore's errors into one line with the key; credentials never stand in them."""
@@ -377,23 +405,29 @@ def object_errors(url: str, key: str, what: str) -> Iterator[None]:
     where = f"{url}/{key}" if key else url
     try:
         yield
-    except (UnauthenticatedError, PermissionDeniedError) as error:
-        raise TransferError(
-            f"{where}: {what} was refused ({_first_line(error)}); check the credentials and what they allow "
-            f"({'s3:ListBucket' if what == 'listing' else 's3:PutObject' if what == 'writing' else 's3:GetObject'}), "
-            "or --storage-option anon=true for a public bucket"
-        ) from error
     except BaseError as error:
+        line = _first_line(error)
+        # A refused listing comes without a class of its own.
+        if isinstance(error, UnauthenticatedError | PermissionDeniedError) or line in _REFUSALS:
+            right = {"listing": "s3:ListBucket", "writing": "s3:PutObject", "removing": "s3:DeleteObject"}.get(
+                what, "s3:GetObject"
+            )
+            raise TransferError(
+                f"{where}: {what} was refused ({line}); check the credentials and what they allow ({right}), "
+                "or --storage-option anon=true for a public bucket"
+            ) from error
         raise TransferError(
-            f"{where}: {what} failed ({_first_line(error)}); when the storage answers again, the same command goes on"
+            f"{where}: {what} failed ({line}); when the storage answers again, the same command goes on"
         ) from error
+
+
+_REFUSALS = ("AccessDenied", "Forbidden", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken")
 
 
 def _first_line(error: Exception) -> str:
     text = str(error).split("\nDebug source", 1)[0]
-    for start, end in (("<Code>", "</Code>"),):
-        if start in text:
-            return text.split(start, 1)[1].split(end, 1)[0]
+    if "<Code>" in text:
+        return text.split("<Code>", 1)[1].split("</Code>", 1)[0]
     return " ".join(text.split())[:300]
 
 

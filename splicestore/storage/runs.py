@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from splicestore.errors import ConfigError
+from splicestore.errors import ConfigError, PartitionMissingError, StoreError
+from splicestore.storage.finalise import STATUS_COMPLETE, finalise_generation
 from splicestore.storage.keys import StoreRoot
+from splicestore.storage.pointers import read_pointer
+from splicestore.storage.publish import generation_status, switch_pointer
 from splicestore.storage.sealed import read_sealed, seal_document
 
 RUN = "run.json"
@@ -56,6 +59,68 @@ def read_run(root: StoreRoot, base: str) -> RunRecord | None:
     if found is None:
         return None
     return RunRecord(int(found["of"]), found["units"], found["panels"], found["provenance"])
+
+
+def missing_units(root: StoreRoot, base: str, run: RunRecord) -> list[str]:
+    """Units of a run whose partition is not written."""
+    listed = root.sizes(base)
+    return [unit for unit in run.units if f"parts/{unit}.json" not in listed]
+
+
+def refuse_missing(root: StoreRoot, base: str, run: RunRecord, missing: Sequence[str]) -> None:
+    """Name the jobs that have to run again.
+
+    Raises
+    ------
+    PartitionMissingError
+        If anything is missing.
+    """
+    if missing:
+        jobs = array_string(run.units[unit] for unit in missing)
+        raise PartitionMissingError(
+            f"{root.url_of(base)}: {len(missing)} of {len(run.units)} units are not written (first: {', '.join(missing[:5])}); run "
+            f"these jobs again: --array={jobs} with --partition I/{run.of}",
+            missing=missing,
+        )
+
+
+def unfinished_runs(root: StoreRoot, path: str) -> list[str]:
+    """Generations of a name that a job array wrote and nobody published."""
+    pointer = read_pointer(root, path)
+    seen = {*pointer.generations(), *pointer.superseded} if pointer else set()
+    names = [name for name in root.children(path) if "." not in name and name not in seen]
+    return [name for name in names if root.read(f"{path}/{name}/{RUN}") is not None]
+
+
+def only_run(root: StoreRoot, path: str) -> str:
+    """Return the one generation that waits to be finalised.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or several.
+    """
+    runs = unfinished_runs(root, path)
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise StoreError(
+            f"{root.url_of(path)}: nothing here waits to be finalised; `splicestore ls {root.url}` shows what is published"
+        )
+    raise StoreError(
+        f"{root.url_of(path)}: {len(runs)} generations wait to be finalised: name one, as in {path}/{runs[0]} "
+        f"(all: {', '.join(runs)})"
+    )
+
+
+def finalise_plain(root: StoreRoot, path: str, generation: str, run: RunRecord, *, force: bool = False) -> bool:
+    """Publish a generation that needs nothing but its parts; whether it was not current before."""
+    base = f"{path}/{generation}"
+    expected = read_pointer(root, path)
+    refuse_missing(root, base, run, missing_units(root, base, run))
+    if generation_status(root, base) != STATUS_COMPLETE:
+        finalise_generation(root, base, list(run.units), {}, run.provenance)
+    return switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
 
 
 def parse_share(text: str) -> JobShare:

@@ -38,6 +38,8 @@ SERVICES = {
     "predict": LOW | {"models", "stream"} | VIEWS,
     "export": LOW | VIEWS,
     "report": LOW | VIEWS,
+    "maintenance": LOW | VIEWS,
+    "alignments": LOW | {"readers"},
     "simulate": {"errors", "kernels", "schema", "storage", "memory"},
 }
 ALLOWED = ROOMS | SERVICES

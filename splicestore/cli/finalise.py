@@ -1,0 +1,63 @@
+"""``finalise``: publish what a job array wrote."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from splicestore.cli.output import JSON, STORAGE_OPTION, STORE, print_json, print_table, storage_options
+
+
+def finalise(
+    store: Annotated[str, STORE],
+    group: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[GROUP]...",
+            help="genomes/NAME or predictions/NAME, as `ls` prints them; all that wait by default.",
+        ),
+    ] = None,
+    override_gates: Annotated[bool, typer.Option(help="Publish genomes that the motif gate refuses.")] = False,
+    force: Annotated[bool, typer.Option(help="Publish although another writer published meanwhile.")] = False,
+    steal: Annotated[bool, typer.Option(help="Take over a write lease that has expired.")] = False,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Publish what `--partition` jobs wrote, or say which jobs have to run again (exit status 4)."""
+    from splicestore.errors import StoreError
+    from splicestore.ingest.array_jobs import finalise_genome
+    from splicestore.storage import StoreRoot, write_lease
+    from splicestore.storage.runs import finalise_plain, only_run, read_run, unfinished_runs
+
+    root = StoreRoot(store, storage_options(storage_option))
+    paths = group or [
+        f"{kind}/{name}"
+        for kind in ("genomes", "predictions")
+        for name in root.children(kind)
+        if "." not in name and unfinished_runs(root, f"{kind}/{name}")
+    ]
+    if not paths:
+        raise StoreError(
+            f"{root.url}: nothing waits to be finalised; `splicestore ls {root.url}` shows what is published"
+        )
+    done: dict[str, dict[str, Any]] = {}
+    for given in paths:
+        parts = given.strip("/").split("/")
+        path = "/".join(parts[:2])
+        generation = parts[2] if len(parts) > 2 else only_run(root, path)
+        with write_lease(root, path, steal=steal):
+            run = read_run(root, f"{path}/{generation}")
+            if run is None:
+                raise StoreError(
+                    f"{root.url_of(f'{path}/{generation}')}: no job array wrote this; run the command that makes it without --partition"
+                )
+            if path.startswith("genomes/"):
+                switched = finalise_genome(root, path, generation, run, override_gates=override_gates, force=force)
+            else:
+                switched = finalise_plain(root, path, generation, run, force=force)
+        done[path] = {"generation": generation, "status": "published" if switched else "unchanged"}
+    if as_json:
+        print_json({"finalised": done})
+        return
+    print_table(["name", "generation", "status"], [[name, d["generation"], d["status"]] for name, d in done.items()])

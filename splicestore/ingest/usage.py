@@ -1,0 +1,167 @@
+"""``ingest usage``: new conditions for a stored genome, as one more panel; nothing that is stored is touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from splicestore.cluster import open_executor
+from splicestore.config import UsageFile
+from splicestore.errors import ConfigError, InputError, StoreNotFoundError, close_names
+from splicestore.ingest.inputs import IngestOptions, collect_usage
+from splicestore.ingest.job import PanelTarget, write_panel
+from splicestore.ingest.panel import PanelSites
+from splicestore.ingest.tables import Contigs
+from splicestore.kernels.sites import Sites
+from splicestore.memory import observed_peak_bytes
+from splicestore.readers.samples import read_sample_sheet
+from splicestore.schema import check_name
+from splicestore.storage import StoreRoot, read_group, read_pointer, write_lease
+from splicestore.storage.arrays import read_arrays
+from splicestore.storage.catalog import pointer_names
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What became of a panel."""
+
+    genome_id: str
+    panel: str
+    status: str
+    """published | unchanged."""
+    generation: str
+    conditions: tuple[str, ...]
+    dropped: Mapping[str, int]
+    seconds: float
+    observed_peak_bytes: int
+
+    def document(self) -> dict[str, Any]:
+        """Spell the report for ``--json``."""
+        return {
+            "genome": self.genome_id,
+            "panel": self.panel,
+            "status": self.status,
+            "generation": self.generation,
+            "conditions": list(self.conditions),
+            "dropped": dict(self.dropped),
+            "seconds": round(self.seconds, 3),
+            "observed_peak_bytes": self.observed_peak_bytes,
+        }
+
+
+def ingest_usage(
+    root: StoreRoot,
+    genome_id: str,
+    panel: str,
+    sheet: str | Sequence[UsageFile],
+    options: IngestOptions | None = None,
+    *,
+    new_sites: str = "drop",
+    mix_estimators: bool = False,
+) -> UsageReport:
+    """Join usage files to the sites of a stored genome and publish them as a panel.
+
+    Parameters
+    ----------
+    sheet
+        URL of a sample sheet, or its rows.
+    new_sites
+        What to do with rows that lie on no stored site: ``drop`` (counted in the ledger) or ``error``.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If the genome is not stored.
+    ConfigError
+        If a condition is in another panel of the genome already.
+    InputError, GateError
+        If a file is wrong or does not join.
+    """
+    options = options or IngestOptions()
+    started = time.perf_counter()
+    check_name(panel, "panel")
+    if new_sites not in ("drop", "error"):
+        raise ConfigError(f"--new-sites {new_sites!r}: use drop or error")
+    target = _stored_target(root, genome_id, panel, mix_estimators, allow_new_sites=new_sites == "drop")
+    files = _sheet_rows(sheet, genome_id, options)
+    _refuse_repeated_conditions(target, files)
+    usage = collect_usage(genome_id, files, None, options)
+    with write_lease(root, target.path, steal=options.steal) as lease:
+        with open_executor(options.scheduler, urls=[root.url], profile=options.profile) as executor:
+            written = write_panel(target, usage, options, executor)
+        lease.check()
+        switched = written.publication.switch()
+    return UsageReport(
+        genome_id,
+        panel,
+        "published" if switched else "unchanged",
+        written.publication.generation,
+        written.conditions,
+        written.dropped,
+        time.perf_counter() - started,
+        observed_peak_bytes(),
+    )
+
+
+def _sheet_rows(sheet: str | Sequence[UsageFile], genome_id: str, options: IngestOptions) -> list[UsageFile]:
+    if not isinstance(sheet, str):
+        return list(sheet)
+    files = read_sample_sheet(sheet, genome_id=genome_id, storage_options=options.storage_options)
+    if not files:
+        raise InputError(f"{sheet}: has no row for genome {genome_id!r}")
+    return files
+
+
+def _stored_target(
+    root: StoreRoot, genome_id: str, panel: str, mix_estimators: bool, *, allow_new_sites: bool
+) -> PanelTarget:
+    pointer = read_pointer(root, f"genomes/{check_name(genome_id, 'genome')}")
+    if pointer is None:
+        known = pointer_names(root, "genomes")
+        raise StoreNotFoundError(f"{root.url}: no genome {genome_id!r} is stored; {close_names(genome_id, known)}")
+    base = f"genomes/{genome_id}/{pointer.current}"
+    found = read_group(root, base)
+    if found is None:
+        raise StoreNotFoundError(f"{root.url_of(base)}: the genome's current generation is not there; run verify")
+    names = ("contig_name", "contig_length", "alias_name", "alias_contig", "site_position", "site_strand", "site_kind")
+    arrays = read_arrays(root, base, names)
+    contigs = [str(name) for name in arrays["contig_name"]]
+    aliases = {str(a): contigs[int(row)] for a, row in zip(arrays["alias_name"], arrays["alias_contig"], strict=True)}
+    n_sites = len(arrays["site_position"])
+    sites = Sites(
+        position=arrays["site_position"],
+        strand=arrays["site_strand"],
+        kind=arrays["site_kind"],
+        gene_ptr=np.zeros(n_sites + 1, dtype=np.int64),
+        gene_index=np.zeros(0, dtype=np.int32),
+    )
+    return PanelTarget(
+        root=root,
+        genome_id=genome_id,
+        panel=panel,
+        sites=PanelSites(Contigs(tuple(contigs), arrays["contig_length"], aliases), sites),
+        site_digest=str(found[0]["site_digest"]),
+        mix_estimators=mix_estimators,
+        allow_new_sites=allow_new_sites,
+    )
+
+
+def _refuse_repeated_conditions(target: PanelTarget, files: Sequence[UsageFile]) -> None:
+    """A condition is its name: the same name in two panels would be two columns of one name."""
+    given = {f.condition_id for f in files}
+    for panel in pointer_names(target.root, f"usage/{target.genome_id}"):
+        pointer = read_pointer(target.root, f"usage/{target.genome_id}/{panel}")
+        generation = pointer.generation(target.site_digest) if pointer else None
+        if panel == target.panel or generation is None:
+            continue
+        found = read_group(target.root, f"usage/{target.genome_id}/{panel}/{generation}")
+        twice = sorted(given & set(found[0]["conditions"])) if found else []
+        if twice:
+            raise ConfigError(
+                f"condition {twice[0]!r} is in panel {panel!r} of genome {target.genome_id} already"
+                f"{f' (and {len(twice) - 1} more)' if len(twice) > 1 else ''}; give it another name, or leave it out"
+            )
