@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,15 @@ from splicestore.schema import (
     LedgerRow,
     Plan,
 )
-from splicestore.storage import Part, Publication, StoreRoot, finalise_generation, read_group
+from splicestore.storage import (
+    Part,
+    PartitionPlace,
+    PartitionWriter,
+    Publication,
+    StoreRoot,
+    finalise_generation,
+    read_group,
+)
 from splicestore.storage.arrays import read_arrays
 from splicestore.storage.columns import write_columns
 from splicestore.storage.partitions import part_key
@@ -324,15 +332,7 @@ def write_panel(target: PanelTarget, usage: UsageInputs, options: IngestOptions,
             target.root, target.path, plan, (), {}, pointer_digest=target.site_digest, force=options.force
         )
         return WrittenPanel(publication, tuple(stored[0]["conditions"]), stored[0]["dropped"])
-    logger.info("%s: joining %d usage files to %d sites", target.genome_id, len(usage.files), len(target.sites.sites))
-    panel = build_panel(
-        target.sites,
-        PanelRules(target.genome_id, target.mix_estimators, not options.override_gates),
-        usage.files,
-        usage.missing,
-        executor,
-        storage_options=options.storage_options,
-    )
+    panel = _join(target, usage, options, executor)
     dropped = ledger_counts(panel.ledger)
     if not target.allow_new_sites and dropped.get("usage_site:unknown_site"):
         raise GateError(
@@ -344,6 +344,36 @@ def write_panel(target: PanelTarget, usage: UsageInputs, options: IngestOptions,
     publication.begin()
     publication.finalise(_write_counts(publication, panel))
     return WrittenPanel(publication, panel.conditions, dropped)
+
+
+def _join(target: PanelTarget, usage: UsageInputs, options: IngestOptions, executor: Executor) -> Panel:
+    logger.info("%s: joining %d usage files to %d sites", target.genome_id, len(usage.files), len(target.sites.sites))
+    return build_panel(
+        target.sites,
+        PanelRules(target.genome_id, target.mix_estimators, not options.override_gates),
+        usage.files,
+        usage.missing,
+        executor,
+        storage_options=options.storage_options,
+    )
+
+
+def write_panel_parts(
+    target: PanelTarget,
+    usage: UsageInputs,
+    base: str,
+    parts: Sequence[str],
+    options: IngestOptions,
+    executor: Executor,
+) -> None:
+    """Write some partitions of a panel generation again, whatever is there."""
+    panel = _join(target, usage, replace(options, override_gates=True), executor)
+    specs = (*_usage_specs(*panel.alpha.shape), *(c.spec() for c in panel.columns()))
+    for name, write in _panel_parts(panel).items():
+        if name in parts:
+            writer = PartitionPlace(target.root, base, name, specs).open()
+            write(writer)
+            writer.close()
 
 
 def _panel_publication(target: PanelTarget, plan: Plan, panel: Panel, force: bool) -> Publication:
@@ -364,20 +394,28 @@ def _panel_publication(target: PanelTarget, plan: Plan, panel: Panel, force: boo
 
 
 def _write_counts(publication: Publication, panel: Panel) -> list[str]:
-    parts = []
-    for shard, first in enumerate(range(0, len(panel.alpha), USAGE_SHARD_SITES)):
-        parts.append(f"usage-{shard:05d}")
-        if not publication.has_part(parts[-1]):
-            writer = publication.partition(parts[-1])
+    parts = _panel_parts(panel)
+    for name, write in parts.items():
+        if not publication.has_part(name):
+            writer = publication.partition(name)
+            write(writer)
+            writer.close()
+    return list(parts)
+
+
+def _panel_parts(panel: Panel) -> dict[str, Callable[[PartitionWriter], None]]:
+    """Partitions of a panel, and what each writes."""
+
+    def shard(first: int) -> Callable[[PartitionWriter], None]:
+        def write(writer: PartitionWriter) -> None:
             for name, values in (("alpha", panel.alpha), ("beta", panel.beta)):
                 writer.write(name, values[first : first + USAGE_SHARD_SITES], first)
-            writer.close()
-    parts.append(TABLES)
-    if not publication.has_part(TABLES):
-        writer = publication.partition(TABLES)
-        write_columns(writer, panel.columns())
-        writer.close()
-    return parts
+
+        return write
+
+    starts = range(0, len(panel.alpha), USAGE_SHARD_SITES)
+    parts = {f"usage-{number:05d}": shard(first) for number, first in enumerate(starts)}
+    return {**parts, TABLES: lambda writer: write_columns(writer, panel.columns())}
 
 
 def _usage_specs(n_sites: int, n_conditions: int) -> list[ArraySpec]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from splicestore.cluster import Executor
-from splicestore.config import UsageFile
-from splicestore.errors import StoreError
 from splicestore.ingest.inputs import MAIN_PANEL, UsageInputs
 from splicestore.ingest.job import GenomeJob, WrittenPanel, job_panel, write_panel
+from splicestore.ingest.recorded import recorded_usage
 from splicestore.schema import Plan
-from splicestore.storage import StoreRoot, digest_input, input_exists, read_pointer, read_sealed
+from splicestore.storage import StoreRoot, read_pointer
 from splicestore.storage.catalog import pointer_names
 
 logger = logging.getLogger(__name__)
@@ -77,36 +74,11 @@ def stale_plans(job: GenomeJob) -> dict[str, Plan]:
 
 def recorded_inputs(job: GenomeJob, panel: str, generation: str) -> tuple[UsageInputs, bool]:
     """Inputs of a panel as its manifest records them, and whether it may mix estimators; each must still be the same."""
-    base = f"usage/{job.genome.genome_id}/{panel}/{generation}"
-    provenance = (read_sealed(job.root, f"{base}/manifest.json") or {}).get("provenance", {})
-    files, digests = [], []
-    for row in provenance.get("files", []):
-        document = {key: value for key, value in row.items() if key != "sha256"}
-        usage = UsageFile.model_validate(document)
-        files.append(usage)
-        digests.append(_same_input(job, panel, usage.file, row["sha256"]))
-    aliases = next((d for d in job.inputs.digests if d.role == "aliases"), None)
-    missing = _missing_files(job.root, base)
-    return UsageInputs(tuple(files), tuple(digests), missing, aliases), bool(provenance.get("mix_estimators"))
-
-
-def _same_input(job: GenomeJob, panel: str, url: str, sha256: str) -> Any:
-    what_now = (
-        "put it back, name the usage files in the configuration, or add --drop-usage to orphan the counts of this panel"
-    )
-    where = f"{job.root.url}: genome {job.genome.genome_id} gets other splice sites, and panel {panel!r} must be joined again"
-    options = job.options.storage_options
-    if not input_exists(url, storage_options=options):
-        raise StoreError(f"{where}, but its input {url} is not there any more; {what_now}")
-    digest = digest_input(url, "usage", storage_options=options)
-    if digest.sha256 != sha256:
-        raise StoreError(f"{where}, but its input {url} changed since it was ingested; {what_now}")
-    return digest
-
-
-def _missing_files(root: StoreRoot, base: str) -> tuple[UsageFile, ...]:
-    plan: Mapping[str, Any] = root.get_json(f"{base}/plan.json") or {}
-    return tuple(
-        UsageFile(file=condition, condition=condition, optional=True)
-        for condition in plan.get("options", {}).get("missing", [])
+    return recorded_usage(
+        job.root,
+        f"usage/{job.genome.genome_id}/{panel}/{generation}",
+        job.options,
+        aliases=next((d for d in job.inputs.digests if d.role == "aliases"), None),
+        purpose=f"{job.root.url}: genome {job.genome.genome_id} gets other splice sites, and panel {panel!r} must be joined again",
+        what_now="put it back, name the usage files in the configuration, or add --drop-usage to orphan the counts of this panel",
     )

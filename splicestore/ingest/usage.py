@@ -86,7 +86,7 @@ def ingest_usage(
     check_name(panel, "panel")
     if new_sites not in ("drop", "error"):
         raise ConfigError(f"--new-sites {new_sites!r}: use drop or error")
-    target = _stored_target(root, genome_id, panel, mix_estimators, allow_new_sites=new_sites == "drop")
+    target = stored_target(root, genome_id, panel, mix_estimators, allow_new_sites=new_sites == "drop")
     files = _sheet_rows(sheet, genome_id, options)
     _refuse_repeated_conditions(target, files)
     usage = collect_usage(genome_id, files, None, options)
@@ -116,9 +116,16 @@ def _sheet_rows(sheet: str | Sequence[UsageFile], genome_id: str, options: Inges
     return files
 
 
-def _stored_target(
-    root: StoreRoot, genome_id: str, panel: str, mix_estimators: bool, *, allow_new_sites: bool
+def stored_target(
+    root: StoreRoot, genome_id: str, panel: str, mix_estimators: bool, *, allow_new_sites: bool = True
 ) -> PanelTarget:
+    """Read the sites and contigs of a stored genome's current generation.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no such genome.
+    """
     pointer = read_pointer(root, f"genomes/{check_name(genome_id, 'genome')}")
     if pointer is None:
         known = pointer_names(root, "genomes")
