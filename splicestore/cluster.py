@@ -18,6 +18,8 @@ from typing import Any, Protocol, TypeVar
 from splicestore.errors import ConfigError, FailedPartitionsError, PlanError, SpliceStoreError, TransferError
 
 logger = logging.getLogger(__name__)
+dashboard_logger = logging.getLogger(f"{__name__}.dashboard")
+"""The link alone, so that a command line can show it without everything else."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -294,7 +296,7 @@ def open_executor(spec: str = "auto", *, urls: Iterable[str] = (), profile: str 
     try:
         with _performance_report(profile):
             if client.dashboard_link and active is None and _has_dashboard():
-                logger.warning("dashboard: %s", client.dashboard_link)
+                dashboard_logger.info("%s", client.dashboard_link)
             yield _DaskClient(client, _n_threads(client, spec))
     finally:
         if active is None:
@@ -316,6 +318,13 @@ def _active_client() -> Any:
 
 def _connect(kind: str, spec: str, workers: int | None) -> Any:
     from distributed import Client, LocalCluster
+
+    # distributed sets itself to INFO when it is imported and would tell a root handler each connection.
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        for name in ("distributed", "tornado", "bokeh"):
+            logging.getLogger(name).setLevel(
+                logging.CRITICAL if logger.getEffectiveLevel() > logging.INFO else logging.WARNING
+            )
 
     if kind in ("address", "file"):
         try:

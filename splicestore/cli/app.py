@@ -43,6 +43,8 @@ def common(
     """Set up logging for every command."""
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    if not quiet:
+        logging.getLogger("splicestore.cluster.dashboard").setLevel(logging.INFO)
 
 
 def run(arguments: Sequence[str]) -> int:
