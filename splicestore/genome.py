@@ -20,6 +20,7 @@ from splicestore.kernels.sequence import N_CODE
 from splicestore.kernels.usage import splice_site_usage
 from splicestore.schema import KIND_NAMES, SOURCE_ANNOTATION, SOURCE_JUNCTION
 from splicestore.storage import StoreRoot, open_group, quiet_zarr, read_group, read_pointer
+from splicestore.storage.arrays import read_array
 from splicestore.storage.blocks import ShardedArray, read_together
 from splicestore.storage.catalog import pointer_names
 
@@ -85,7 +86,7 @@ class Genome:
 
     def array(self, name: str) -> NDArray[Any]:
         """Read one small array whole."""
-        return np.asarray(self._group[name][...])  # type: ignore[index]
+        return read_array(self._group, name)
 
     # -- contigs ---------------------------------------------------------------------------------------------
 
@@ -395,7 +396,7 @@ class _PanelView:
 
     @cached_property
     def conditions(self) -> list[str]:
-        return [str(n) for n in np.asarray(self.group["condition_name"][...])]  # type: ignore[index]
+        return [str(n) for n in read_array(self.group, "condition_name")]
 
     def read(self, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return self.opened.read("alpha", first, last), self.opened.read("beta", first, last)
@@ -482,7 +483,7 @@ class _Opened:
     def read(self, name: str, start: int, end: int) -> NDArray[Any]:
         """Read rows ``[start, end)`` of an array."""
         array = self.blocks(name)
-        return np.asarray(self.group[name][start:end]) if array is None else array.read(start, end)  # type: ignore[index]
+        return read_array(self.group, name, slice(start, end)) if array is None else array.read(start, end)
 
 
 def read_complete(root: StoreRoot, path: str) -> bytes:
@@ -510,15 +511,15 @@ def ledger_frame(group: zarr.Group) -> pd.DataFrame:
 
     def words(name: str) -> list[str]:
         vocabulary = list(group[name].attrs["vocabulary"])  # type: ignore[arg-type]
-        return [str(vocabulary[int(code)]) for code in np.asarray(group[name][...])]  # type: ignore[index]
+        return [str(vocabulary[int(code)]) for code in read_array(group, name)]
 
     frame = pd.DataFrame(
         {
             "item": words("ledger_item"),
-            "identifier": [str(s) for s in np.asarray(group["ledger_identifier"][...])],  # type: ignore[index]
+            "identifier": [str(s) for s in read_array(group, "ledger_identifier")],
             "reason": words("ledger_reason"),
-            "detail": [str(s) for s in np.asarray(group["ledger_detail"][...])],  # type: ignore[index]
-            "count": np.asarray(group["ledger_count"][...]),  # type: ignore[index]
+            "detail": [str(s) for s in read_array(group, "ledger_detail")],
+            "count": read_array(group, "ledger_count"),
         }
     )
     # An empty column of strings would otherwise come out as floats.

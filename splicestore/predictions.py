@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from splicestore.errors import InputError, close_names
 from splicestore.genome import Genome, open_generation
 from splicestore.storage import StoreRoot, quiet_zarr
+from splicestore.storage.arrays import read_array
 
 if TYPE_CHECKING:
     import xarray
@@ -73,8 +74,8 @@ class Predictions:
         low, high = max(start, 0), min(end, length)
         if high > low:
             row = STRANDS.index(1 if strand == "+" else -1)
-            stored: Any = self._group[array_name(genome_id)]
-            scores[low - start : high - start] = stored[row, offset + low : offset + high]
+            box = (row, slice(offset + low, offset + high))
+            scores[low - start : high - start] = read_array(self._group, array_name(genome_id), box)
         return scores
 
     def regions_to_pandas(self) -> pd.DataFrame:
@@ -82,8 +83,8 @@ class Predictions:
         frames = []
         for genome_id in self.genome_ids:
             genome = self.genome(genome_id)
-            first = np.asarray(self._group[f"region_start_{genome_id}"][...])  # type: ignore[index]
-            last = np.asarray(self._group[f"region_end_{genome_id}"][...])  # type: ignore[index]
+            first = read_array(self._group, f"region_start_{genome_id}")
+            last = read_array(self._group, f"region_end_{genome_id}")
             contig = genome.contig_of(first)
             offset = genome.contig_offset[contig]
             names = np.array(genome.contig_names, dtype=object)[contig]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from splicestore.genome import Genome, ledger_frame, open_generation, strand_signs
 from splicestore.schema import SUBSET_NAMES
 from splicestore.storage import StoreRoot
+from splicestore.storage.arrays import read_array
 
 
 class Split:
@@ -44,7 +45,7 @@ class Split:
 
     def array(self, name: str) -> NDArray[Any]:
         """Read one array whole."""
-        return np.asarray(self._group[name][...])  # type: ignore[index]
+        return read_array(self._group, name)
 
     @property
     def genome_ids(self) -> tuple[str, ...]:

@@ -357,9 +357,8 @@ class ObjectBackend:
             self._store.delete(key)
 
     def zarr_store(self, prefix: str, *, read_only: bool) -> ZarrStore:
-        return zarr.storage.ObjectStore(
-            open_object_store(f"{self.url}/{prefix}" if prefix else self.url, self.options), read_only=read_only
-        )
+        url = f"{self.url}/{prefix}" if prefix else self.url
+        return _ZarrObjects(open_object_store(url, self.options), read_only=read_only, backend=self, prefix=prefix)
 
     def _refuse_unless_absent(self, key: str, error: Exception) -> None:
         """Return where an error means that the key is absent, else raise it.
@@ -389,6 +388,25 @@ class ObjectBackend:
     def _refuse_http(self) -> None:
         if self.url.startswith("http"):
             raise StoreError(f"{self.url}: http(s) stores are read-only; write to a folder or an s3:// URL")
+
+
+class _ZarrObjects(zarr.storage.ObjectStore[Any]):
+    """What zarr reads through: an absent chunk is absent whatever the storage calls it, and errors are ours."""
+
+    def __init__(self, store: Any, *, read_only: bool, backend: ObjectBackend, prefix: str) -> None:
+        super().__init__(store, read_only=read_only)
+        self._backend, self._prefix = backend, prefix
+
+    def __str__(self) -> str:
+        return f"{self._backend.url}/{self._prefix}"
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        with object_errors(str(self), key, "reading"):
+            try:
+                return await super().get(key, prototype, byte_range)
+            except _absent_errors() as error:
+                self._backend._refuse_unless_absent(f"{self._prefix}/{key}", error)
+                return None
 
 
 def _absent_errors() -> tuple[type[Exception], ...]:

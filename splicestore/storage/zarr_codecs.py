@@ -55,6 +55,9 @@ class _CheckedMetadata(WrapperStore[Store]):
         super().__init__(store)
         self._document = document
 
+    def __str__(self) -> str:
+        return str(self._store)
+
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         if key == "zarr.json" and byte_range is None:
             return prototype.buffer.from_bytes(self._document)
