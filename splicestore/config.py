@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from splicestore.errors import ConfigError
 from splicestore.schema import check_name
 
-UsageFormat = Literal["auto", "spliser", "star", "regtools", "hints", "junctions"]
+UsageFormat = Literal["auto", "spliser", "star", "regtools", "hints", "junctions", "gct", "recount3"]
+MATRIX_FORMATS = ("gct", "recount3")
+"""Many samples in one file: ``sample`` says which."""
 PositionConvention = Literal["auto", "spliser", "splicevo"]
 
 
@@ -43,7 +45,7 @@ class UsageFile(_Document):
     convention: PositionConvention = "auto"
     """How a SpliSER-like table writes positions; ``auto`` decides by the join rates."""
     sample: str | None = None
-    """Take this sample of a combined file only; by default all its samples are summed."""
+    """Take this sample of a combined file only; by default all its samples are summed. A matrix needs it."""
     optional: bool = False
     """A missing file is recorded in the ledger instead of refused (patterns only)."""
 
@@ -51,6 +53,12 @@ class UsageFile(_Document):
     @classmethod
     def _number_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _matrix_has_sample(self) -> UsageFile:
+        if self.format in MATRIX_FORMATS and self.sample is None:
+            raise ValueError(f"a junction matrix ({self.format}) needs `sample`: which of its columns this row means")
+        return self
 
     @property
     def condition_id(self) -> str:

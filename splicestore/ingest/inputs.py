@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from typing import Any
 
 from splicestore.config import GenomeConfig, UsageFile
 from splicestore.errors import InputError
+from splicestore.readers.junction_matrix import matrix_companions
 from splicestore.readers.samples import read_sample_sheet
 from splicestore.schema import (
     SEQUENCE_CHUNK,
@@ -144,15 +146,23 @@ def collect_usage(
             f"genome {genome_id}: none of its {len(files)} usage files exists (first: {files[0].file}); check the pattern "
             "and the folder it is relative to, or leave usage out"
         )
-    digests = {
-        url: digest_input(url, "usage", storage_options=options.storage_options) for url in {u.file for u in present}
-    }
+    digests = {u.file: digest_usage(u, options) for u in {u.file: u for u in present}.values()}
     return UsageInputs(
         files=present,
         digests=tuple(digests[u.file] for u in present),
         missing=tuple(u for u in files if not exists[u.file]),
         aliases=aliases,
     )
+
+
+def digest_usage(usage: UsageFile, options: IngestOptions) -> InputDigest:
+    """Digest a usage file; with the files beside it that it cannot be read without."""
+    urls = [usage.file, *matrix_companions(usage.file, usage.format)]
+    found = [digest_input(url, "usage", storage_options=options.storage_options) for url in urls]
+    if len(found) == 1:
+        return found[0]
+    joined = hashlib.sha256("".join(d.sha256 for d in found).encode()).hexdigest()
+    return InputDigest("usage", sum(d.size for d in found), joined)
 
 
 def genome_provenance(genome: GenomeConfig, inputs: GenomeInputs, options: IngestOptions) -> dict[str, Any]:

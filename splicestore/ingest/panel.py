@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from splicestore.cluster import Executor
-from splicestore.config import GenomeConfig, UsageFile
+from splicestore.config import MATRIX_FORMATS, GenomeConfig, UsageFile
 from splicestore.errors import ConfigError, GateError, InputError, close_names
 from splicestore.ingest.tables import Contigs, GenomeTables
 from splicestore.kernels.components import group_components
@@ -22,6 +22,7 @@ from splicestore.kernels.sites import Sites, merge_sites
 from splicestore.kernels.usage import LEFT, RIGHT, boundary_to_base, junction_boundary_counts, sum_by_key
 from splicestore.memory import INTERPRETER_BYTES
 from splicestore.readers.aliases import resolve_contigs
+from splicestore.readers.junction_matrix import read_junction_matrix
 from splicestore.readers.usage import JunctionCounts, SiteCounts, read_usage
 from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, KIND_DONOR, LedgerRow
 from splicestore.storage.columns import Column, ledger_columns
@@ -140,14 +141,6 @@ class _Unmatched:
         ]
 
 
-def read_panel_files(
-    files: Sequence[UsageFile], storage_options: Mapping[str, Any] | None = None
-) -> Iterable[tuple[UsageFile, SiteCounts | JunctionCounts]]:
-    """Read the panel's files one after another."""
-    for usage in files:
-        yield usage, read_usage(usage.file, usage.format, storage_options=storage_options)
-
-
 def observed_sites(
     config: GenomeConfig,
     files: Sequence[UsageFile],
@@ -158,7 +151,10 @@ def observed_sites(
     if config.observed_sites is None:
         return None
     ends: list[tuple[Int64, NDArray[np.int8], NDArray[np.uint8], NDArray[np.float64]]] = []
-    for _, counts in read_panel_files(files, storage_options):
+    counts_of = _LastFile(files, dict(storage_options or {}))
+    in_order = sorted(_rows_to_read_once(files), key=lambda usage: usage.file)
+    for usage in in_order:
+        counts = counts_of.read(usage)
         if isinstance(counts, JunctionCounts):
             offset, length, _ = _place(counts.contig, contigs)
             inside = (offset >= 0) & (counts.strand != 0) & (counts.start > 0) & (counts.end < length)
@@ -311,10 +307,10 @@ def _join_conditions(task: _PanelTask) -> _PanelColumns:
     unmatched, joins, estimators = _Unmatched(), [], []
     shape = (len(task.sites.sites), len(task.conditions))
     alpha, beta = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
-    counts_of = _LastFile(task.storage_options)
+    counts_of = _LastFile(task.files, task.storage_options)
     for column, name in enumerate(task.conditions):
         files = [f for f in task.files if f.condition_id == name]
-        counted = [(f, counts_of.read(f, task.files)) for f in files]
+        counted = [(f, counts_of.read(f)) for f in _rows_to_read(files)]
         alpha[:, column], beta[:, column], reports, estimator = _condition(
             counted, task.sites, index, task.rules, unmatched
         )
@@ -323,19 +319,48 @@ def _join_conditions(task: _PanelTask) -> _PanelColumns:
     return _PanelColumns(alpha, beta, tuple(joins), tuple(estimators), unmatched)
 
 
+def _rows_to_read_once(files: Sequence[UsageFile]) -> list[UsageFile]:
+    """Rows such that every count is read once: of a matrix one per condition."""
+    conditions = {usage.condition_id: [f for f in files if f.condition_id == usage.condition_id] for usage in files}
+    return [row for rows in conditions.values() for row in _rows_to_read(rows)]
+
+
+def _rows_to_read(files: Sequence[UsageFile]) -> list[UsageFile]:
+    """Rows of one condition; a matrix is named by a row per sample, and its samples come summed."""
+    matrices: set[str] = set()
+    kept = []
+    for usage in files:
+        if usage.format in MATRIX_FORMATS:
+            if usage.file in matrices:
+                continue
+            matrices.add(usage.file)
+        kept.append(usage)
+    return kept
+
+
 class _LastFile:
     """Reads usage files, and keeps the last one: rows of a combined file or a matrix follow each other."""
 
-    def __init__(self, storage_options: Mapping[str, Any]) -> None:
-        self._options = storage_options
+    def __init__(self, files: Sequence[UsageFile], storage_options: Mapping[str, Any]) -> None:
+        self._files, self._options = files, storage_options
         self._url: str | None = None
-        self._counts: SiteCounts | JunctionCounts | None = None
+        self._counts: dict[str | None, SiteCounts | JunctionCounts] = {}
 
-    def read(self, usage: UsageFile, files: Sequence[UsageFile]) -> SiteCounts | JunctionCounts:
-        if self._url != usage.file or self._counts is None:
-            self._counts = read_usage(usage.file, usage.format, storage_options=self._options)
+    def read(self, usage: UsageFile) -> SiteCounts | JunctionCounts:
+        """Counts of a file; of a matrix, those of the row's condition."""
+        is_matrix = usage.format in MATRIX_FORMATS
+        if self._url != usage.file:
+            self._counts = self._read_matrix(usage) if is_matrix else self._read_file(usage)
             self._url = usage.file
-        return self._counts
+        return self._counts[usage.condition_id if is_matrix else None]
+
+    def _read_file(self, usage: UsageFile) -> dict[str | None, SiteCounts | JunctionCounts]:
+        return {None: read_usage(usage.file, usage.format, storage_options=self._options)}
+
+    def _read_matrix(self, usage: UsageFile) -> dict[str | None, SiteCounts | JunctionCounts]:
+        condition_of = {str(f.sample): f.condition_id for f in self._files if f.file == usage.file}
+        matrix = read_junction_matrix(usage.file, usage.format, condition_of, storage_options=self._options)
+        return dict(matrix.conditions())
 
 
 def _mask_two_sided(tables: PanelSites, alpha: NDArray[np.float32], beta: NDArray[np.float32]) -> list[LedgerRow]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from splicestore.config import UsageFile
 from splicestore.errors import StoreError
-from splicestore.ingest.inputs import IngestOptions, UsageInputs
+from splicestore.ingest.inputs import IngestOptions, UsageInputs, digest_usage
 from splicestore.schema import InputDigest
-from splicestore.storage import StoreRoot, digest_input, input_exists, read_sealed
+from splicestore.storage import StoreRoot, input_exists, read_sealed
 
 
 def recorded_usage(
@@ -38,7 +38,7 @@ def recorded_usage(
             continue
         if not input_exists(usage.file, storage_options=options.storage_options):
             raise StoreError(f"{purpose}, but its input {usage.file} is not there any more; {what_now}")
-        digest = digest_input(usage.file, "usage", storage_options=options.storage_options)
+        digest = digest_usage(usage, options)
         if digest.sha256 != row["sha256"]:
             raise StoreError(f"{purpose}, but its input {usage.file} changed since it was ingested; {what_now}")
         found[usage.file] = digest

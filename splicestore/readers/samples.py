@@ -51,10 +51,12 @@ def read_sample_sheet(
         row = dict(zip(header, cells, strict=True))
         if genome_id is None or row.get("genome_id", genome_id) == genome_id:
             rows.append((number, row))
-    return _usage_files(url, rows)
+    return _usage_files(url, rows, storage_options)
 
 
-def _usage_files(url: str, rows: list[tuple[int, dict[str, str]]]) -> list[UsageFile]:
+def _usage_files(
+    url: str, rows: list[tuple[int, dict[str, str]]], storage_options: Mapping[str, Any] | None
+) -> list[UsageFile]:
     seen: dict[tuple[str, str], int] = {}
     for number, row in rows:
         key = (row["sample"], row["file"])
@@ -66,8 +68,12 @@ def _usage_files(url: str, rows: list[tuple[int, dict[str, str]]]) -> list[Usage
         if not (row.get("condition") or condition_name(row.get("tissue"), row.get("timepoint"))):
             raise InputError(f"{url}: line {number}: sample {row['sample']!r} has no condition")
     files = []
+
+    def exists(path: str) -> bool:
+        return input_exists(path, storage_options=storage_options)
+
     for number, row in rows:
         document: dict[str, Any] = {k: v for k, v in row.items() if k in _COLUMNS and v}
-        document["file"] = resolve_path(row["file"], url, input_exists)
+        document["file"] = resolve_path(row["file"], url, exists)
         files.append(validate(UsageFile, document, f"{url}: line {number}"))
     return files

@@ -84,3 +84,53 @@ def test_unknown_genomes_and_empty_sheets_are_named(study):
     done = splicestore("ingest", "usage", study / "store", "march", sheet, "--genome", "toy1")
     assert done.returncode == 3
     assert "has no row for genome 'toy1'" in done.stderr
+
+
+def junctions_of(store: Path) -> list[tuple[str, int, int, str]]:
+    """Introns of the stored genome as (contig, 0-based start, end, strand)."""
+    genome = ss.open_store(str(store)).genomes["toy1"]
+    ptr, start, end = (genome.array(n) for n in ("transcript_exon_ptr", "exon_start", "exon_end"))
+    strand = genome.gene_strand[genome.array("transcript_gene")]
+    found = []
+    for row in range(len(ptr) - 1):
+        for left, right in zip(end[ptr[row] : ptr[row + 1] - 1], start[ptr[row] + 1 : ptr[row + 1]], strict=True):
+            contig = int(genome.contig_of(left))
+            offset = int(genome.contig_offset[contig])
+            name = genome.contig_names[contig]
+            found.append((name, int(left) - offset, int(right) - offset, "+" if strand[row] > 0 else "-"))
+    return found
+
+
+def test_a_matrix_gives_the_same_counts_as_one_file_per_sample(study):
+    introns = junctions_of(study / "store")
+    assert len(introns) > 10
+    reads = {name: [(7 * i + k) % 13 for i in range(len(introns))] for k, name in enumerate(("S1", "S2", "S3", "S4"))}
+    condition = {"S1": "Heart", "S2": "Heart", "S3": "Lung"}
+    folder = study / "in"
+    lines = ["#1.2", f"{len(introns)}\t4", "Name\tDescription\t" + "\t".join(reads)]
+    for i, (contig, start, end, strand) in enumerate(introns):
+        cells = "\t".join(str(values[i]) for values in reads.values())
+        lines.append(f"{contig}_{start + 1}_{end}_{strand}\tg\t{cells}")
+    (folder / "all.gct").write_text("\n".join(lines) + "\n")
+    sheet = ["sample,file,condition,format"] + [f"{s},all.gct,{c}m,gct" for s, c in condition.items()]
+    (folder / "matrix.csv").write_text("\n".join(sheet) + "\n")
+    sheet = ["sample,file,condition,format"]
+    for sample, name in condition.items():
+        rows = [f"{c}\t{s}\t{e}\t{strand}\t{n}" for (c, s, e, strand), n in zip(introns, reads[sample], strict=True)]
+        (folder / f"{sample}.tsv").write_text("\n".join(["contig\tstart\tend\tstrand\treads", *rows]) + "\n")
+        sheet.append(f"{sample},{sample}.tsv,{name}f,junctions")
+    (folder / "files.csv").write_text("\n".join(sheet) + "\n")
+    for panel in ("matrix", "files"):
+        splicestore("ingest", "usage", study / "store", panel, folder / f"{panel}.csv", "--genome", "toy1", check=0)
+    usage = ss.open_store(str(study / "store")).genomes["toy1"].usage.to_pandas()
+    for name in ("Heart", "Lung"):
+        one, other = (
+            usage[usage["condition"] == f"{name}{end}"].drop(columns="condition").reset_index(drop=True) for end in "mf"
+        )
+        assert len(one)
+        assert one.equals(other)
+    bad = folder / "bad.csv"
+    bad.write_text("sample,file,condition,format\nS9,all.gct,Skin,gct\n")
+    done = splicestore("ingest", "usage", study / "store", "bad", bad, "--genome", "toy1")
+    assert done.returncode == 3
+    assert "has no sample 'S9'" in done.stderr

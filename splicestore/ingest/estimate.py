@@ -1,0 +1,711 @@
+"""How long, how much memory, how much disk: of an ingest, before it runs, from file sizes and heads alone.
+
+Sizes of all files and the heads of some of each kind give the counts of every genome; ``costs`` turns counts into seconds
+and bytes; the scheduler and the machine turn those into hours and a verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splicestore.cluster import IN_FLIGHT_PER_THREAD, parse_scheduler
+from splicestore.config import GenomeConfig, GenomesConfig, UsageFile
+from splicestore.errors import ConfigError, InputError
+from splicestore.ingest.costs import (
+    FASTER,
+    RATES,
+    SLOWER,
+    GenomeCounts,
+    Partitions,
+    Requests,
+    Span,
+    UsageCounts,
+    driver_peak_bytes,
+    footprint_of,
+    partitions_of,
+    task_increment_bytes,
+)
+from splicestore.ingest.genomes import choose_genomes
+from splicestore.ingest.heads import (
+    FileRates,
+    Head,
+    InputPlace,
+    count_annotation,
+    count_fasta,
+    count_usage,
+    indexed_lengths,
+    place_of,
+    read_head,
+    text_bytes,
+)
+from splicestore.ingest.panel import CONDITIONS_PER_TASK
+from splicestore.memory import INTERPRETER_BYTES, format_bytes
+from splicestore.readers.samples import read_sample_sheet
+from splicestore.storage import StoreRoot
+from splicestore.storage.inputs import READ_BYTES, is_object_url
+
+REQUEST_S = (0.01, 0.1)
+"""Seconds a request to an object store takes, taken for granted: same region, or across an ocean."""
+BANDWIDTH = (200e6, 20e6)
+"""Bytes per second to and from an object store, taken for granted."""
+
+# -- one genome ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GenomeEstimate:
+    """What one genome will take."""
+
+    genome_id: str
+    counts: GenomeCounts
+    is_seekable: bool
+    """Whether its FASTA can be entered midway, so that shards are tasks."""
+    bytes_in: int
+    """Of its inputs, as stored."""
+    stored_bytes: int
+    n_objects: int
+    """At most; its share of the store's own documents included."""
+    requests: Requests
+    notes: tuple[str, ...] = ()
+    """What could not be told from the heads."""
+
+    @property
+    def n_bases(self) -> int:
+        """Bases of the genome."""
+        return self.counts.bases
+
+    @property
+    def n_genes(self) -> int:
+        """Genes."""
+        return self.counts.genes
+
+    @property
+    def n_sites(self) -> int:
+        """Splice sites."""
+        return self.counts.sites
+
+    @property
+    def n_conditions(self) -> int:
+        """Conditions of the usage panel."""
+        return self.counts.usage.n_conditions
+
+    @property
+    def n_partitions(self) -> Partitions:
+        """How it is cut."""
+        return partitions_of(self.counts)
+
+    def n_tasks(self, n_workers: int) -> int:
+        """Tasks, where partitions are: a FASTA that cannot be entered midway is read by each worker once."""
+        parts = self.n_partitions
+        return (parts.sequence if self.is_seekable else min(n_workers, parts.sequence)) + parts.usage
+
+    @property
+    def serial_s(self) -> float:
+        """CPU seconds of the driver on the benchmark's machine."""
+        c = self.counts
+        return RATES.scan_base * c.bases + RATES.annotation_byte * c.annotation_text
+
+    @property
+    def parallel_s(self) -> float:
+        """CPU seconds of all tasks on the benchmark's machine, where everything joins."""
+        return RATES.encode_base * self.counts.bases + RATES.usage_row * self.counts.usage.rows
+
+    @property
+    def missed_s(self) -> float:
+        """CPU seconds more where nothing joins."""
+        return RATES.missed_end * self.counts.usage.missed_ends
+
+    @property
+    def cpu_seconds(self) -> Span:
+        """CPU seconds, without the start of the process."""
+        all_s = self.serial_s + self.parallel_s
+        return Span(FASTER * all_s, SLOWER * (all_s + self.missed_s))
+
+    @property
+    def driver_bytes(self) -> int:
+        """Peak of the process that plans and gathers."""
+        return driver_peak_bytes(self.counts)
+
+    @property
+    def task_bytes(self) -> int:
+        """Peak of a worker process with one thread."""
+        return INTERPRETER_BYTES + task_increment_bytes(self.counts)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak of one process that does it all (``--scheduler sync``)."""
+        return self.driver_bytes + task_increment_bytes(self.counts)
+
+
+def _input_requests(urls_and_sizes: Iterable[tuple[str, int]]) -> int:
+    """Read an input of an object store: digested, read, and (a FASTA) read again; a few to look at its beginning."""
+    return sum(6 + 3 * -(-size // READ_BYTES) for url, size in urls_and_sizes if is_object_url(url))
+
+
+# -- from files to counts ----------------------------------------------------------------------------------------
+
+_SAMPLED_FILES = 6
+"""Heads read of one kind of file (role and ending); the others of the kind are taken to be alike."""
+_OBJECT_SIZES = 2_000
+"""Usage files on object stores whose sizes are asked for; beyond that a sample of them."""
+_REQUESTS_IN_FLIGHT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """Files of a genome that exist."""
+
+    genome: GenomeConfig
+    usage: tuple[UsageFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Files that are taken to be alike."""
+
+    role: str
+    suffix: str
+    detail: tuple[Any, ...] = ()
+
+
+@dataclass
+class _Survey:
+    """Sizes of all files, and rates of each kind of file, of all genomes together."""
+
+    storage_options: Mapping[str, Any] | None
+    sizes: dict[str, int | None] = field(default_factory=dict)
+    rates: dict[_Kind, FileRates] = field(default_factory=dict)
+    own: dict[tuple[_Kind, str], dict[str, float]] = field(default_factory=dict)
+    """Counts of the files whose head was read."""
+    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of FASTA files with an index."""
+    seekable: dict[_Kind, bool] = field(default_factory=dict)
+    """Whether files of a kind can be entered midway."""
+
+    def ask_sizes(self, urls: Iterable[str]) -> None:
+        """Look up what is not known yet."""
+        todo = [url for url in dict.fromkeys(urls) if url not in self.sizes]
+        remote = [url for url in todo if "://" in url]
+        self.sizes.update({url: self._place(url).size() for url in todo if "://" not in url})
+        if remote:
+            with ThreadPoolExecutor(min(_REQUESTS_IN_FLIGHT, len(remote))) as pool:
+                self.sizes.update(zip(remote, pool.map(lambda url: self._place(url).size(), remote), strict=True))
+
+    def _place(self, url: str) -> InputPlace:
+        return place_of(url, self.storage_options)
+
+    def learn(self, kind: _Kind, urls: Iterable[str], count: Callable[[Head], dict[str, float]]) -> None:
+        """Read heads of some files of a kind, from the smallest to the largest."""
+        ordered = sorted(dict.fromkeys(urls), key=lambda url: (self.sizes[url] or 0, url))
+        chosen = np.unique(np.linspace(0, len(ordered) - 1, min(_SAMPLED_FILES, len(ordered))).round().astype(int))
+        rates = []
+        for url in (ordered[i] for i in chosen):
+            place, size = self._place(url), self.sizes[url] or 0
+            head = read_head(place, size)
+            rates.append(FileRates.of(head, count(head)))
+            self.own[kind, url] = rates[-1].counts(size, text_bytes(place, size, head))
+            self.seekable[kind] = head.is_seekable
+            if kind.role == "fasta" and (found := indexed_lengths(place, size, is_gzip=head.is_gzip)):
+                self.lengths[url] = found
+        self.rates[kind] = FileRates.typical(rates)
+
+    def counts(self, kind: _Kind, url: str) -> dict[str, float]:
+        """What a file holds: by its own head where that was read, else as its kind does."""
+        return self.own.get((kind, url)) or self.rates[kind].counts(self.sizes.get(url) or 0)
+
+
+def _kind(role: str, url: str, *detail: Any) -> _Kind:
+    name = url.rsplit("/", 1)[-1].lower().split(".")
+    return _Kind(role, ".".join(name[-2:] if name[-1] in ("gz", "bgz", "bgzf") else name[-1:]), detail)
+
+
+def _usage_kind(usage: UsageFile) -> _Kind:
+    return _kind("usage", usage.file, usage.format)
+
+
+def _annotation_kind(genome: GenomeConfig) -> _Kind:
+    return _kind("annotation", genome.annotation or "", genome.transcripts, genome.min_intron)
+
+
+def _survey(
+    genomes: Sequence[GenomeConfig], storage_options: Mapping[str, Any] | None
+) -> tuple[_Survey, list[_Inputs]]:
+    """Sizes of all files, and heads of some of each kind.
+
+    Raises
+    ------
+    InputError
+        Naming every file that is missing and not optional.
+    """
+    survey = _Survey(storage_options)
+    named = [url for g in genomes for url in (g.fasta, g.annotation, g.aliases, g.samples) if url is not None]
+    survey.ask_sizes(named)
+    missing = [url for url in dict.fromkeys(named) if survey.sizes[url] is None]
+    usage = {g.genome_id: [*g.usage, *_sheet_rows(g, storage_options, skip=g.samples in missing)] for g in genomes}
+    asked = _asked_usage([u for files in usage.values() for u in files])
+    survey.ask_sizes(asked)
+    inputs = []
+    for genome in genomes:
+        files = usage[genome.genome_id]
+        absent = [u for u in files if u.file in survey.sizes and survey.sizes[u.file] is None]
+        present = tuple(u for u in files if survey.sizes.get(u.file, 0) is not None)
+        missing += [u.file for u in absent if not u.optional or not present]
+        inputs.append(_Inputs(genome, present))
+    if missing:
+        names = list(dict.fromkeys(missing))
+        raise InputError(
+            f"{len(names)} input files do not exist: {', '.join(names)}; check the paths in the configuration and the "
+            "folder they are relative to"
+        )
+    _fill_sizes(survey, inputs)
+    _learn_kinds(survey, inputs)
+    return survey, inputs
+
+
+def _sheet_rows(genome: GenomeConfig, storage_options: Mapping[str, Any] | None, *, skip: bool) -> list[UsageFile]:
+    if genome.samples is None or skip:
+        return []
+    return read_sample_sheet(genome.samples, genome_id=genome.genome_id, storage_options=storage_options)
+
+
+def _asked_usage(files: Sequence[UsageFile]) -> list[str]:
+    """Usage files whose sizes are looked up: all of this machine's, a sample of very many on object stores."""
+    urls = list(dict.fromkeys(u.file for u in files))
+    remote = [url for url in urls if is_object_url(url)]
+    step = max(1, len(remote) // _OBJECT_SIZES)
+    skipped = set(remote) - set(remote[::step])
+    return [url for url in urls if url not in skipped]
+
+
+def _fill_sizes(survey: _Survey, inputs: Sequence[_Inputs]) -> None:
+    """Give files that were not asked for the mean size of those that were."""
+    known = [size for i in inputs for u in i.usage if (size := survey.sizes.get(u.file)) is not None]
+    mean = int(np.mean(known)) if known else 0
+    for genome in inputs:
+        for usage in genome.usage:
+            survey.sizes.setdefault(usage.file, mean)
+
+
+def _learn_kinds(survey: _Survey, inputs: Sequence[_Inputs]) -> None:
+    fastas, annotations, usages = defaultdict(list), defaultdict(list), defaultdict(list)
+    for one in inputs:
+        fastas[_kind("fasta", one.genome.fasta)].append(one.genome.fasta)
+        if one.genome.annotation is not None:
+            annotations[_annotation_kind(one.genome)].append(one.genome.annotation)
+        for usage in one.usage:
+            usages[_usage_kind(usage)].append(usage.file)
+    for kind, urls in fastas.items():
+        survey.learn(kind, urls, count_fasta)
+    for kind, urls in annotations.items():
+        policy, min_intron = kind.detail
+        survey.learn(kind, urls, lambda head, p=policy, m=min_intron: count_annotation(head, p, m))  # type: ignore[misc]
+    for kind, urls in usages.items():
+        survey.learn(kind, urls, lambda head, f=kind.detail[0]: count_usage(head, f))  # type: ignore[misc]
+
+
+def _count_genome(survey: _Survey, inputs: _Inputs) -> tuple[GenomeCounts, tuple[str, ...]]:
+    genome, notes = inputs.genome, []
+    found = survey.counts(_kind("fasta", genome.fasta), genome.fasta)
+    lengths, share = survey.lengths.get(genome.fasta), 1.0
+    n_bases, n_contigs = found["bases"], max(1.0, found["contigs"])
+    if lengths is not None:
+        kept = [n for name, n in lengths.items() if genome.chromosomes is None or name in genome.chromosomes]
+        # Names under an alias are in no index.
+        kept = kept or list(lengths.values())
+        share = sum(kept) / max(1, sum(lengths.values()))
+        n_bases, n_contigs = float(sum(kept)), float(len(kept))
+    elif genome.chromosomes is not None:
+        notes.append(f"{genome.fasta}: without a .fai, all its bases are counted, not those of `chromosomes` alone")
+    usage = _count_usage(survey, inputs.usage)
+    genes: dict[str, float] = defaultdict(float)
+    if genome.annotation is not None:
+        genes.update(survey.counts(_annotation_kind(genome), genome.annotation))
+    sites = genes["sites"] * share
+    if genome.observed_sites is not None:
+        sites += max((survey.counts(_usage_kind(u), u.file)["junctions"] for u in inputs.usage), default=0.0)
+    n = {name: round(value * share) for name, value in genes.items()}
+    return GenomeCounts(
+        bases=round(n_bases),
+        contigs=round(n_contigs),
+        genes=n.get("genes", 0),
+        transcripts=max(n.get("transcripts", 0), n.get("selected", 0)),
+        selected=n.get("selected", 0),
+        exons=n.get("exons", 0),
+        introns=n.get("introns", 0),
+        sites=round(sites),
+        annotation_text=genes["text"],
+        aliases=round(n_contigs) if genome.aliases else 0,
+        usage=usage,
+    ), tuple(notes)
+
+
+def _count_usage(survey: _Survey, files: Sequence[UsageFile]) -> UsageCounts:
+    if not files:
+        return UsageCounts()
+    readers = Counter(u.file for u in files)
+    counts = {u.file: survey.counts(_usage_kind(u), u.file) for u in files}
+    text_of: Counter[str] = Counter()
+    rows = missed = 0.0
+    for usage in files:
+        found = counts[usage.file]
+        # Of a file that many conditions name, each takes its own sample; without one, all rows.
+        share = 1 / readers[usage.file] if usage.sample is not None else 1.0
+        rows += found["rows"] * share
+        missed += (2 * found["junctions"] + (found["rows"] - found["junctions"]) / 2) * share
+        text_of[usage.condition_id] += round(found["text"])
+    n_conditions = len(text_of)
+    sharing = max(Counter(url for url, _ in {(u.file, u.condition_id) for u in files}).values())
+    return UsageCounts(
+        n_conditions=n_conditions,
+        n_files=len(counts),
+        bytes_in=sum(survey.sizes[url] or 0 for url in counts),
+        rows=rows,
+        missed_ends=missed,
+        largest_text=max(found["text"] for found in counts.values()),
+        condition_text=max(text_of.values()),
+        widest_group=min(n_conditions, max(CONDITIONS_PER_TASK, sharing)),
+    )
+
+
+def _estimate_one(survey: _Survey, inputs: _Inputs) -> GenomeEstimate:
+    counts, notes = _count_genome(survey, inputs)
+    genome = inputs.genome
+    urls = dict.fromkeys(u for u in (genome.fasta, genome.annotation, genome.aliases, genome.samples) if u is not None)
+    sizes = [(url, survey.sizes[url] or 0) for url in {**urls, **dict.fromkeys(u.file for u in inputs.usage)}]
+    footprint = footprint_of(counts)
+    reads = Requests(0, _input_requests(sizes), 0)
+    return GenomeEstimate(
+        genome_id=genome.genome_id,
+        counts=counts,
+        is_seekable=survey.seekable[_kind("fasta", genome.fasta)],
+        bytes_in=sum(size for _, size in sizes),
+        stored_bytes=footprint.stored_bytes,
+        n_objects=footprint.n_objects,
+        requests=footprint.requests + reads,
+        notes=notes,
+    )
+
+
+def estimate_genome(genome: GenomeConfig, storage_options: Mapping[str, Any] | None = None) -> GenomeEstimate:
+    """Estimate what a genome will take, from the sizes and heads of its files.
+
+    Parameters
+    ----------
+    genome
+        As configured.
+    storage_options
+        For inputs on object storage.
+
+    Raises
+    ------
+    InputError
+        Naming every file that is missing and not optional.
+    """
+    return estimate_genomes([genome], storage_options)[0]
+
+
+def estimate_genomes(
+    genomes: Sequence[GenomeConfig], storage_options: Mapping[str, Any] | None = None
+) -> list[GenomeEstimate]:
+    """Estimate several genomes together: of files of the same role and ending, the heads of at most six are read."""
+    survey, inputs = _survey(genomes, storage_options)
+    return [_estimate_one(survey, one) for one in inputs]
+
+
+# -- the machine and the whole -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an ingest may use where it is started."""
+
+    cores: int
+    memory_bytes: int
+    disk_free_bytes: int | None = None
+    """Of the store's file system; None: the store is on an object store."""
+
+    @classmethod
+    def here(cls, store_url: str) -> Machine:
+        """Describe this machine, within the limits of its control group, and the disk that a store is on."""
+        return cls(_cores(), _memory_bytes(), _free_bytes(store_url))
+
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [Path(name).read_text().strip() for name in _CGROUP_LIMITS if Path(name).exists()]
+    return min([total, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+def _free_bytes(store_url: str) -> int | None:
+    if not StoreRoot(store_url).backend.is_local:
+        return None
+    folder = Path(store_url.split("://", 1)[-1]).absolute()
+    return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an ingest of several genomes will take on a machine, under a scheduler."""
+
+    genomes: tuple[GenomeEstimate, ...]
+    scheduler: str
+    n_workers: int
+    """Tasks that run at once."""
+    machine: Machine
+
+    @property
+    def whole_genomes(self) -> bool:
+        """Whether a task is a genome, as it is where there are at least two for each worker, not a partition."""
+        return self.n_workers > 1 and len(self.genomes) >= 2 * self.n_workers
+
+    @property
+    def bytes_in(self) -> int:
+        """Of all inputs, as stored."""
+        return sum(g.bytes_in for g in self.genomes)
+
+    @property
+    def stored_bytes(self) -> int:
+        """In the store in the end."""
+        return sum(g.stored_bytes for g in self.genomes)
+
+    @property
+    def n_objects(self) -> int:
+        """In the store in the end, at most."""
+        return sum(g.n_objects for g in self.genomes)
+
+    @property
+    def requests(self) -> Requests:
+        """To object stores."""
+        return sum((g.requests for g in self.genomes), Requests(0, 0, 0))
+
+    @property
+    def n_partitions(self) -> int:
+        """Of all genomes."""
+        return sum(g.n_partitions.total for g in self.genomes)
+
+    @property
+    def n_tasks(self) -> int:
+        """Submitted to the scheduler, over the whole run."""
+        if self.whole_genomes:
+            return len(self.genomes)
+        return sum(g.n_tasks(self.n_workers) for g in self.genomes)
+
+    @property
+    def cpu_seconds(self) -> Span:
+        """Of all processes."""
+        starts = RATES.start * (1 + (self.n_workers if self._kind == "processes" else 0))
+        return sum((g.cpu_seconds for g in self.genomes), Span(FASTER * starts, SLOWER * starts))
+
+    @property
+    def wall_seconds(self) -> Span:
+        """From start to end, if nothing else runs on the cores."""
+        start = RATES.start + (RATES.worker_start if self._kind in ("processes", "threads") else 0)
+        low, high = (FASTER * (start + self._busy(missed=False)), SLOWER * (start + self._busy(missed=True)))
+        if self.machine.disk_free_bytes is None:
+            at_once = self.n_workers if self.whole_genomes else 1
+            waits = [self.requests.total * s / at_once + self.stored_bytes / b
+                     for s, b in zip(REQUEST_S, BANDWIDTH, strict=True)]  # fmt: skip
+            low, high = low + waits[0], high + waits[1]
+        return Span(low, high)
+
+    def _busy(self, *, missed: bool) -> float:
+        """Seconds until all is done, on cores as fast as the benchmark's."""
+        at_once = self.n_workers if self._is_elsewhere else min(self.n_workers, self.machine.cores)
+        whole = [g.serial_s + g.parallel_s + (g.missed_s if missed else 0) for g in self.genomes]
+        if self.whole_genomes:
+            return max(sum(whole) / at_once, *whole)
+        shared = [max(1, min(at_once, g.n_tasks(self.n_workers))) for g in self.genomes]
+        return sum(g.serial_s + (w - g.serial_s) / n for g, w, n in zip(self.genomes, whole, shared, strict=True))
+
+    @property
+    def _kind(self) -> str:
+        return parse_scheduler(self.scheduler)[0]
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self._kind in ("address", "file")
+
+    @property
+    def worker_bytes(self) -> int:
+        """Peak of one worker process with one thread."""
+        return max(g.peak_bytes if self.whole_genomes else g.task_bytes for g in self.genomes)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak of all processes on this machine together."""
+        return peak_on_machine(self.genomes, self._kind, self.n_workers)
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory and disk are enough here."""
+        disk = self.machine.disk_free_bytes
+        return self.peak_bytes <= self.machine.memory_bytes and (disk is None or self.stored_bytes <= disk)
+
+    @property
+    def verdict(self) -> str:
+        """One line: whether it fits here, what it needs of what there is, and how long it takes."""
+        memory, disk = self.machine.memory_bytes, self.machine.disk_free_bytes
+        needs = f"{self.scheduler} needs {format_bytes(self.peak_bytes)} of {format_bytes(memory)}"
+        room = "on the object store" if disk is None else f"of {format_bytes(disk)} free disk"
+        needs += f" and {format_bytes(self.stored_bytes)} {room}"
+        if self._is_elsewhere:
+            needs += f", workers {format_bytes(self.worker_bytes)} a thread"
+        if self.fits:
+            return f"fits: {needs}; {spell_seconds(self.wall_seconds)}"
+        advice = []
+        if self.peak_bytes > memory:
+            advice.append(setting_that_fits(self, memory))
+        if disk is not None and self.stored_bytes > disk:
+            advice.append(f"free {format_bytes(self.stored_bytes - disk)} more, or name a store elsewhere")
+        return f"does not fit: {needs}; {'; '.join(advice)}"
+
+
+def peak_on_machine(genomes: Sequence[GenomeEstimate], kind: str, n_workers: int) -> int:
+    """Peak memory of all processes here, in bytes.
+
+    Parameters
+    ----------
+    kind
+        Of the scheduler: sync, threads, processes; address and file have their workers elsewhere.
+    n_workers
+        Tasks that run at once.
+    """
+    largest = max(g.peak_bytes for g in genomes)
+    if kind in ("sync", "auto") or (n_workers == 1 and kind == "threads"):
+        return largest
+    if n_workers > 1 and len(genomes) >= 2 * n_workers:
+        here = {"threads": n_workers * (largest - INTERPRETER_BYTES), "processes": n_workers * largest}
+        return INTERPRETER_BYTES + here.get(kind, 0)
+    peak = 0
+    for genome in genomes:
+        n_tasks = max(1, min(n_workers, genome.n_tasks(n_workers)))
+        here = {"threads": n_tasks * (genome.task_bytes - INTERPRETER_BYTES),
+                "processes": n_tasks * genome.task_bytes + (n_workers - n_tasks) * INTERPRETER_BYTES}  # fmt: skip
+        # Counts that came back and wait for their turn.
+        results = IN_FLIGHT_PER_THREAD * n_workers * 8 * genome.n_sites * genome.counts.usage.widest_group
+        results = min(results, 8 * genome.n_sites * genome.n_conditions)
+        peak = max(peak, genome.driver_bytes + here.get(kind, 0) + results)
+    return peak
+
+
+def setting_that_fits(estimate: Estimate, max_memory: int) -> str:
+    """Say which scheduler, how many workers, or which split into panels stays below a memory limit; or that none does.
+
+    Parameters
+    ----------
+    max_memory
+        Bytes that all processes here may take together.
+    """
+    genomes, (kind, _) = estimate.genomes, parse_scheduler(estimate.scheduler)
+
+    def fits(kind: str, n_workers: int) -> bool:
+        return peak_on_machine(genomes, kind, n_workers) <= max_memory
+
+    if fits(kind, estimate.n_workers):
+        return f"--scheduler {estimate.scheduler} fits in {format_bytes(max_memory)}"
+    most = max(estimate.n_workers, 2)
+    choices = [(k, n) for k in dict.fromkeys((kind, "processes", "threads")) if k in ("processes", "threads")
+               for n in range(most - (k == kind), 1, -1)]  # fmt: skip
+    for name, n_workers in [*choices, ("sync", 1)]:
+        if fits(name, n_workers):
+            spec = name if name == "sync" else f"{name}:{n_workers}"
+            return f"use --scheduler {spec} ({format_bytes(peak_on_machine(genomes, name, n_workers))})"
+    largest = max(genomes, key=lambda g: g.peak_bytes)
+    n_conditions = _conditions_that_fit(largest, max_memory)
+    if n_conditions:
+        panels = -(-largest.n_conditions // n_conditions)
+        return (
+            f"use --scheduler sync and {panels} panels of {n_conditions} conditions or fewer for {largest.genome_id}: "
+            "the first in CONFIG, the others by `splicestore ingest usage`"
+        )
+    need = _peak_with(largest, 0)
+    return (
+        f"no setting fits in {format_bytes(max_memory)}: {largest.genome_id} needs {format_bytes(need)} without any usage; "
+        f"give --max-memory {-(-need // 2**20)}MiB, or another machine"
+    )
+
+
+def _conditions_that_fit(genome: GenomeEstimate, max_memory: int) -> int:
+    """Largest number of conditions in one panel that stays below a limit; 0: none does."""
+    low, high = 0, genome.n_conditions
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _peak_with(genome, middle) <= max_memory else (low, middle - 1)
+    return low
+
+
+def _peak_with(genome: GenomeEstimate, n_conditions: int) -> int:
+    usage = genome.counts.usage.of_conditions(n_conditions) if n_conditions else UsageCounts()
+    counts = replace(genome.counts, usage=usage)
+    return driver_peak_bytes(counts) + task_increment_bytes(counts)
+
+
+def spell_seconds(span: Span) -> str:
+    """Spell a time for people.
+
+    Examples
+    --------
+    >>> spell_seconds(Span(700, 1800))
+    '0.2 to 0.5 h'
+    """
+    if span.high < 120:
+        return f"{span.low:.0f} to {span.high:.0f} s"
+    if span.high < 1_200:
+        return f"{span.low / 60:.0f} to {span.high / 60:.0f} min"
+    digits = 1 if span.high < 36_000 else 0
+    return f"{span.low / 3600:.{digits}f} to {span.high / 3600:.{digits}f} h"
+
+
+def estimate(
+    config: GenomesConfig,
+    *,
+    scheduler: str = "sync",
+    n_workers: int | None = None,
+    machine: Machine,
+    storage_options: Mapping[str, Any] | None = None,
+    genome_ids: Sequence[str] = (),
+) -> Estimate:
+    """Estimate an ingest from the sizes and heads of its files.
+
+    Parameters
+    ----------
+    scheduler
+        As ``--scheduler`` takes it.
+    n_workers
+        Tasks that run at once; by default what ``scheduler`` says, or one per core.
+    machine
+        Where the command is started, with the disk that the store is on.
+    storage_options
+        For inputs on object storage.
+    genome_ids
+        Only these; all of them by default.
+
+    Raises
+    ------
+    ConfigError
+        If an id is not in the configuration, or the scheduler is elsewhere and ``n_workers`` is not given.
+    InputError
+        Naming every file that is missing and not optional.
+    """
+    kind, said = parse_scheduler(scheduler)
+    if kind in ("address", "file") and n_workers is None:
+        raise ConfigError(f"--scheduler {scheduler}: say how many of its workers there are (--workers N)")
+    default = 1 if kind in ("sync", "auto") else said or machine.cores
+    genomes = estimate_genomes(choose_genomes(config, genome_ids), storage_options)
+    return Estimate(tuple(genomes), "sync" if kind == "auto" else scheduler, n_workers or default, machine)
