@@ -11,8 +11,6 @@ from splicestore.errors import InputError, close_names
 from splicestore.genome import Genome
 from splicestore.schema import KIND_ACCEPTOR, KIND_DONOR, SUBSET_NAMES
 from splicestore.splits import Split
-from splicestore.storage import StoreRoot, read_pointer
-from splicestore.storage.catalog import KINDS, NESTED_KINDS
 from splicestore.store import Store
 
 
@@ -54,42 +52,6 @@ def _split_summary(split: Split) -> dict[str, Any]:
         "context_size": split.context_size,
         "windows": {name: int(n) for name, n in zip(SUBSET_NAMES, counts, strict=True)},
     }
-
-
-def list_generations(root: StoreRoot) -> list[dict[str, Any]]:
-    """List every generation under every name, with its stored size."""
-    names = [f"{kind}/{name}" for kind in KINDS for name in _groups(root, kind)]
-    names += [
-        f"{kind}/{above}/{name}"
-        for kind in NESTED_KINDS
-        for above in _groups(root, kind)
-        for name in _groups(root, f"{kind}/{above}")
-    ]
-    rows = []
-    for path in names:
-        pointer = read_pointer(root, path)
-        current = pointer.current if pointer else None
-        marked = set(current.values()) if isinstance(current, dict) else {current}
-        for generation in _groups(root, path):
-            sizes = root.sizes(f"{path}/{generation}")
-            document = root.get_json(f"{path}/{generation}/zarr.json") or {}
-            kind, name = path.split("/", 1)
-            rows.append(
-                {
-                    "kind": kind,
-                    "name": name,
-                    "generation": generation,
-                    "status": document.get("attributes", {}).get("splicestore", {}).get("status", "unknown"),
-                    "current": "current" if generation in marked else "",
-                    "n_bytes": sum(sizes.values()),
-                    "n_objects": len(sizes),
-                }
-            )
-    return rows
-
-
-def _groups(root: StoreRoot, prefix: str) -> list[str]:
-    return [name for name in root.children(prefix) if not name.endswith((".json", ".partial"))]
 
 
 def explain_gene(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from splicestore.cli import export, finalise, ingest, inspect, learn, simulate, split
+from splicestore.cli import export, finalise, ingest, inspect, learn, maintain, simulate, split, usage
 from splicestore.errors import SpliceStoreError
 
 app = typer.Typer(
@@ -30,7 +30,11 @@ app.command("evaluate")(learn.evaluate)
 app.command("predict")(learn.predict)
 app.add_typer(export.app, name="export")
 app.command("info")(inspect.info)
-app.command("ls")(inspect.ls)
+app.command("ls")(maintain.ls)
+app.command("verify")(maintain.verify)
+app.command("copy")(maintain.copy)
+app.command("prune")(maintain.prune)
+app.add_typer(usage.app, name="usage")
 app.command("finalise")(finalise.finalise)
 app.command("explain")(inspect.explain)
 

@@ -54,24 +54,6 @@ def info(
         )
 
 
-def ls(
-    store: Annotated[str, STORE],
-    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
-    as_json: Annotated[bool, JSON] = False,
-) -> None:
-    """List every name with its generations, sizes and objects; the current one is marked."""
-    from splicestore.report import list_generations
-    from splicestore.store import open_store
-
-    rows = list_generations(open_store(store, storage_options=storage_options(storage_option)).root)
-    if as_json:
-        print_json({"generations": rows})
-        return
-    print_table(
-        ["kind", "name", "generation", "status", "current", "bytes", "objects"], [list(r.values()) for r in rows]
-    )
-
-
 def explain(
     store: Annotated[str, STORE],
     gene: Annotated[str, typer.Argument(metavar="GENE", help="Gene id, symbol or transcript id.")],

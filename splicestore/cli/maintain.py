@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 STEAL = typer.Option("--steal", help="Take over write leases that have expired.")
 DRY_RUN = typer.Option("--dry-run", help="Only say what would be done.")
-REENCODERS: Mapping[str, Callable[[StoreRoot, DamagedGeneration], None]] = {}
-"""Kind -> what writes damaged partitions of a generation again from their recorded inputs."""
 NAMES = typer.Argument(help="Only these: genomes/hg38, or what several begin with, as usage/hg38.", metavar="[NAME...]")
 
 
@@ -37,6 +34,9 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Put right what can be, then verify again.")] = False,
     remove_foreign: Annotated[
         bool, typer.Option("--remove-foreign", help="With --repair: remove objects that nothing in the store knows.")
+    ] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="With --repair: take out generations that cannot be encoded again.")
     ] = False,
     steal: Annotated[bool, STEAL] = False,
     scheduler: Annotated[str, SCHEDULER] = "sync",
@@ -51,11 +51,14 @@ def verify(
 
     if quick and repair:
         raise ConfigError("--quick with --repair: a repair reads every byte; leave one of them out")
+    if discard and not repair:
+        raise ConfigError("--discard goes with --repair; look first at what `splicestore verify` lists")
     if remove_foreign and not repair:
         raise ConfigError(
             "--remove-foreign goes with --repair; look first at what `splicestore verify` lists as foreign"
         )
-    root = StoreRoot(store, storage_options(storage_option))
+    options = storage_options(storage_option)
+    root = StoreRoot(store, options)
     with open_executor(scheduler, urls=[root.url]) as executor, progress_bar(as_json) as progress:
         if not repair:
             report = maintenance.verify(root, names=name, quick=quick, executor=executor, progress=progress)
@@ -64,7 +67,7 @@ def verify(
             done = maintenance.repair(
                 root,
                 names=name,
-                reencode=_reencode(root),
+                reencode=_reencode(root, options, discard=discard),
                 remove_foreign=remove_foreign,
                 steal=steal,
                 executor=executor,
@@ -82,19 +85,26 @@ def verify(
     _refuse_damaged(report, repair=repair)
 
 
-def _reencode(root: StoreRoot) -> Reencode:
+def _reencode(root: StoreRoot, options: dict[str, Any], *, discard: bool) -> Reencode:
     """Hand a damaged generation to the service of its kind."""
     from splicestore.errors import StoreError
+    from splicestore.ingest import IngestOptions
+    from splicestore.ingest.reencode import reencode as encode_again
 
     def reencode(damaged: DamagedGeneration) -> None:
-        kind = damaged.path.split("/")[0]
-        if kind not in REENCODERS:
+        what = ", ".join([*damaged.parts, *damaged.documents])
+        if damaged.path.startswith(("genomes/", "usage/")) and not damaged.documents:
+            encode_again(root, damaged.path, damaged.generation, damaged.parts, IngestOptions(storage_options=options))
+        elif discard:
+            # Without its group document a generation is nothing to a reader, and the command that made it makes it again.
+            root.remove([f"{damaged.base}/zarr.json"])
+            raise StoreError(f"{root.url_of(damaged.base)}: taken out ({what}); run the command that made it again")
+        else:
             raise StoreError(
-                f"{root.url_of(damaged.base)}: {', '.join([*damaged.parts, *damaged.documents])} cannot be made from what the store "
-                f"holds, and {kind} are not written again by --repair; bring them from another copy of the store "
-                f"(`splicestore copy OTHER {root.url} --verify-existing`) or publish them anew"
+                f"{root.url_of(damaged.base)}: {what} cannot be made from what the store and the recorded inputs hold; bring it "
+                f"from another copy of the store (`splicestore copy OTHER {root.url} --verify-existing`), or add --discard and "
+                "run the command that made it again"
             )
-        REENCODERS[kind](root, damaged)
 
     return reencode
 

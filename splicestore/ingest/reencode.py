@@ -15,7 +15,7 @@ from splicestore.ingest.inputs import IngestOptions, collect_inputs
 from splicestore.ingest.job import read_genome, write_panel_parts, write_partitions
 from splicestore.ingest.recorded import recorded_usage
 from splicestore.ingest.usage import stored_target
-from splicestore.storage import Part, StoreRoot, input_exists, read_sealed
+from splicestore.storage import Part, StoreRoot, input_exists, read_sealed, write_lease
 from splicestore.storage.partitions import part_key
 from splicestore.storage.sealed import SEAL_KEY, seal_document
 
@@ -35,10 +35,15 @@ def reencode(
     Raises
     ------
     StoreError
-        If the generation is of another kind, a recorded input is missing or changed, or what comes out is not what
+        If another process writes it (``LeaseHeldError``), the generation is of another kind, a recorded
+        input is missing or changed, or what comes out is not what
         the manifest records.
     """
-    options = options or IngestOptions()
+    with write_lease(root, path, steal=(options or IngestOptions()).steal):
+        _reencode_leased(root, path, generation, parts, options or IngestOptions())
+
+
+def _reencode_leased(root: StoreRoot, path: str, generation: str, parts: Sequence[str], options: IngestOptions) -> None:
     base = f"{path}/{generation}"
     manifest = read_sealed(root, f"{base}/manifest.json")
     if manifest is None:
@@ -51,10 +56,7 @@ def reencode(
         elif path.startswith("usage/"):
             _reencode_panel(root, path, base, parts, options, executor)
         else:
-            raise StoreError(
-                f"{root.url_of(base)}: only genomes and usage can be encoded again from their inputs; "
-                f"`splicestore verify --discard {path}/{generation}` takes it out, then the command that made it makes it again"
-            )
+            raise StoreError(f"{root.url_of(base)}: only genomes and usage are encoded again from their inputs")
     _accept(root, base, manifest, parts)
 
 

@@ -288,7 +288,9 @@ class _Expanded:
             ends = self.intron_end if side == LEFT else self.intron_start
             group, intron, boundary = self._crossed_partners(side, ends, strand, shared, own)
             inside = _inside(boundary, region)
-            sides.append((np.full(int(inside.sum()), side, dtype=np.int8), group[inside], intron[inside], boundary[inside]))
+            sides.append(
+                (np.full(int(inside.sum()), side, dtype=np.int8), group[inside], intron[inside], boundary[inside])
+            )
         side, group, intron, boundary = (np.concatenate(columns) for columns in zip(*sides, strict=True))
         keys, firsts, order = group_rows((group, side, boundary))
         row_group = np.repeat(np.arange(len(firsts)), np.diff(np.append(firsts, len(order))))
@@ -376,7 +378,9 @@ def join_regions(parts: Sequence[RegionCounts]) -> RegionCounts:
     strand = np.concatenate([p.strand for p in parts])
     position = np.concatenate([p.position for p in parts])
     order = np.lexsort((position, strand))
-    rows = JunctionReads(*(np.concatenate([getattr(p.junctions, name) for p in parts]) for name in JunctionReads.__slots__))
+    rows = JunctionReads(
+        *(np.concatenate([getattr(p.junctions, name) for p in parts]) for name in JunctionReads.__slots__)
+    )
     return RegionCounts(
         rows.take(np.lexsort((rows.end, rows.start, rows.strand, rows.sample))),
         position[order],

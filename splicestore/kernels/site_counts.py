@@ -87,7 +87,12 @@ class SiteUsage:
 
 
 def select_junctions(
-    junctions: JunctionReads, annotated: tuple[Int8, Int64, Int64], rule: JunctionFilter, n_samples: int, *, stranded: bool
+    junctions: JunctionReads,
+    annotated: tuple[Int8, Int64, Int64],
+    rule: JunctionFilter,
+    n_samples: int,
+    *,
+    stranded: bool,
 ) -> Junctions:
     """Keep the junctions that pass in one sample at least, and the annotated introns.
 
@@ -162,7 +167,10 @@ def _sites_of_side(junctions: Junctions, side: int) -> tuple[NDArray[Any], ...]:
     at = junctions.start if side == LEFT else junctions.end
     (strand, position), alpha = sum_rows((junctions.strand, at), junctions.reads)
     _, votes = sum_rows((junctions.strand, at), junctions.votes)
-    said = {sign: sum_rows((junctions.strand, at), (junctions.annotated_strand == sign).astype(np.int64))[1] for sign in (1, -1)}
+    said = {
+        sign: sum_rows((junctions.strand, at), (junctions.annotated_strand == sign).astype(np.int64))[1]
+        for sign in (1, -1)
+    }
     on = ((said[1] > 0).astype(np.int8) - (said[-1] > 0).astype(np.int8)).astype(np.int8)
     return strand, position, np.full(len(position), side, dtype=np.int8), alpha, votes, on
 
@@ -189,7 +197,9 @@ def _find_boundaries(counts: RegionCounts, strand: Int8, position: Int64) -> Int
     return np.searchsorted(key, (strand.astype(np.int64) + 1) * width + position)
 
 
-def _competing_reads(competing: CompetingReads, junctions: Junctions, strand: Int8, position: Int64, side: Int8) -> Int64:
+def _competing_reads(
+    competing: CompetingReads, junctions: Junctions, strand: Int8, position: Int64, side: Int8
+) -> Int64:
     """Reads that run across a site and splice from a competitor to a partner. (n, samples)."""
     group = competing.row_group
     at, is_left = competing.group_position[group], competing.group_side[group] == LEFT

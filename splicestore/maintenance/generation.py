@@ -184,7 +184,9 @@ class GenerationCheck:
         for name, sha256 in recorded.items():
             data = self.documents.get(f"parts/{name}.json")
             if data is None:
-                self.found("part_missing", f"parts/{name}.json", "a part that the manifest records is not there", part=name)
+                self.found(
+                    "part_missing", f"parts/{name}.json", "a part that the manifest records is not there", part=name
+                )
             elif sha256 and sha256_of(data) != sha256:
                 self.found("part_damaged", f"parts/{name}.json", "its sha256 is not the one in the manifest", part=name)
             else:
@@ -209,20 +211,37 @@ class GenerationCheck:
                 self._take_part(name, data)
             elif key.endswith(f"/{GROUP}") and not _is_spelled_by_zarr(data):
                 self.found("document_damaged", key, "it is no array metadata")
+        # A resumed run compares sizes with a listing, and encodes such a part again.
+        redone = [name for name, part in self.parts.items() if any(self._is_off(k, o) for k, o in part.objects.items())]
+        for name in redone:
+            del self.parts[name]
         recorded = self.objects()
         loose = [key for key in self.sizes if not is_document(key) and key not in recorded]
-        missing = ""
-        run = self._sealed(RUN)
-        if run is not None:
-            units = [unit for unit in run["units"] if unit != "usage" and unit not in self.parts]
-            missing = f"; of its job array {', '.join(units[:5]) or 'no unit'} {'are' if len(units) != 1 else 'is'} missing"
         state = "has no group document" if self.status == ABSENT else "is unfinished"
         self.note(
             "unfinished",
             self.base,
-            f"{state}: {len(self.parts)} parts written, {len(loose)} objects in no part yet{missing}",
+            f"{state}: {len(self.parts)} parts written, {len(loose)} objects in no finished part{self._missing_units()}",
             f"{AGAIN}; or let `splicestore prune` remove it",
         )
+
+    def _missing_units(self) -> str:
+        """What a job array has not written yet, where one writes this generation."""
+        run = self._sealed(RUN)
+        if run is None:
+            return ""
+        # The unit of the usage panel lies in another generation.
+        units = [unit for unit in run["units"] if unit != "usage" and unit not in self.parts]
+        shown = ", ".join(units[:5]) + (f" and {len(units) - 5} more" if len(units) > 5 else "")
+        return f"; missing of its job array: {shown or 'nothing'}"
+
+    def _is_off(self, key: str, stored: StoredObject) -> bool:
+        return self._size(key) != stored.size
+
+    def _size(self, key: str) -> int | None:
+        """Size of an object now; the listing may be older than the part."""
+        size = self.sizes.get(key)
+        return self.root.size(f"{self.base}/{key}") if size is None else size
 
     def _check_run(self) -> None:
         if RUN in self.documents and self._sealed(RUN) is None:
@@ -230,9 +249,7 @@ class GenerationCheck:
 
     def _check_sizes(self) -> None:
         for key, (name, stored) in list(self.objects().items()):
-            size = self.sizes.get(key)
-            # The listing may be older than the part.
-            size = self.root.size(f"{self.base}/{key}") if size is None else size
+            size = self._size(key)
             if size is None:
                 self.found("object_missing", key, "the object is not there: it would read as fill values", part=name)
             elif size != stored.size:
@@ -240,7 +257,7 @@ class GenerationCheck:
 
     def _check_foreign(self) -> None:
         """Objects that no document of a complete generation knows; of an array, they are read as its values."""
-        if not self.is_complete:
+        if not self.is_complete or (self.manifest is None and self.group is None):
             return
         recorded = self.objects()
         metadata = set(self.manifest["metadata"] if self.manifest else self.consolidated())
@@ -251,13 +268,20 @@ class GenerationCheck:
         for key in self.sizes:
             if key in known:
                 continue
-            in_array = any(key.startswith(f"{array}/c/") for array in (key.split("/c/")[0],) if array in arrays)
+            in_array = "/c/" in key and key.split("/c/")[0] in arrays
             if in_array and not has_broken_part:
                 what = "no part records this object, and readers take it for values of the array"
-                self.found("foreign_in_array", key, what, "look at it, then `splicestore verify --repair --remove-foreign`")
+                self.found(
+                    "foreign_in_array", key, what, "look at it, then `splicestore verify --repair --remove-foreign`"
+                )
             elif not in_array and not (has_broken_part and key.startswith("parts/")):
                 what = "no document of the generation knows this object"
-                self.note("foreign", f"{self.base}/{key}", what, "harmless; `splicestore verify --repair --remove-foreign` removes it")
+                self.note(
+                    "foreign",
+                    f"{self.base}/{key}",
+                    what,
+                    "harmless; `splicestore verify --repair --remove-foreign` removes it",
+                )
 
 
 def _is_spelled_by_zarr(data: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,9 @@ class Inventory:
     foreign: dict[str, int]
     """Objects outside of any generation that no release writes."""
 
-    def has(self, key: str) -> bool:
-        """Whether anything of the generation ``<kind>/<name>/<generation>`` is there."""
-        path, generation = key.rsplit("/", 1)
-        return path in self.names and generation in self.names[path].generations
-
-    def bases(self) -> Iterator[str]:
-        """Keys of all generations."""
-        return (f"{path}/{generation}" for path, name in self.names.items() for generation in name.generations)
+    def bases(self) -> dict[str, dict[str, int]]:
+        """All generations by key, with their objects."""
+        return {f"{path}/{g}": sizes for path, name in self.names.items() for g, sizes in name.generations.items()}
 
 
 def take_inventory(root: StoreRoot, names: Sequence[str] = ()) -> Inventory:
@@ -180,10 +175,10 @@ def pins_of(path: str, attributes: Mapping[str, Any]) -> list[str]:
     return [*keys, *([f"splits/*/{pins['split']}"] if pins.get("split") else [])]
 
 
-def match_pin(pin: str, bases: Iterable[str]) -> list[str]:
-    """Generations that a pin stands for."""
+def match_pin(pin: str, bases: Collection[str]) -> list[str]:
+    """Generations that a pin stands for; ``bases`` should look up fast."""
     if "*" not in pin:
-        return [base for base in bases if base == pin]
+        return [pin] if pin in bases else []
     head, tail = pin.split("*")
     return [base for base in bases if base.startswith(head) and base.endswith(tail)]
 
