@@ -97,7 +97,8 @@ def _reencode(root: StoreRoot, options: dict[str, Any], *, discard: bool) -> Ree
             encode_again(root, damaged.path, damaged.generation, damaged.parts, IngestOptions(storage_options=options))
         elif discard:
             # Without its group document a generation is nothing to a reader, and the command that made it makes it again.
-            root.remove([f"{damaged.base}/zarr.json"])
+            parts = [f"{damaged.base}/parts/{name}.json" for name in damaged.parts]
+            root.remove([f"{damaged.base}/zarr.json", *parts])
             raise StoreError(f"{root.url_of(damaged.base)}: taken out ({what}); run the command that made it again")
         else:
             raise StoreError(

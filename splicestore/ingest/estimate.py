@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from splicestore.cluster import IN_FLIGHT_PER_THREAD, parse_scheduler
-from splicestore.config import GenomeConfig, GenomesConfig, UsageFile
-from splicestore.errors import ConfigError, InputError
+from splicestore.config import GenomeConfig, GenomesConfig
+from splicestore.errors import ConfigError
 from splicestore.ingest.costs import (
     FASTER,
     RATES,
@@ -35,21 +31,8 @@ from splicestore.ingest.costs import (
     task_increment_bytes,
 )
 from splicestore.ingest.genomes import choose_genomes
-from splicestore.ingest.heads import (
-    FileRates,
-    Head,
-    InputPlace,
-    count_annotation,
-    count_fasta,
-    count_usage,
-    indexed_lengths,
-    place_of,
-    read_head,
-    text_bytes,
-)
-from splicestore.ingest.panel import CONDITIONS_PER_TASK
+from splicestore.ingest.survey import PresentInputs, Survey, count_genome, survey_inputs
 from splicestore.memory import INTERPRETER_BYTES, format_bytes
-from splicestore.readers.samples import read_sample_sheet
 from splicestore.storage import StoreRoot
 from splicestore.storage.inputs import READ_BYTES, is_object_url
 
@@ -121,8 +104,8 @@ class GenomeEstimate:
 
     @property
     def missed_s(self) -> float:
-        """CPU seconds more where nothing joins."""
-        return RATES.missed_end * self.counts.usage.missed_ends
+        """CPU seconds more where every junction has an end that joins nothing."""
+        return RATES.missed_end * self.counts.usage.junctions
 
     @property
     def cpu_seconds(self) -> Span:
@@ -151,233 +134,8 @@ def _input_requests(urls_and_sizes: Iterable[tuple[str, int]]) -> int:
     return sum(6 + 3 * -(-size // READ_BYTES) for url, size in urls_and_sizes if is_object_url(url))
 
 
-# -- from files to counts ----------------------------------------------------------------------------------------
-
-_SAMPLED_FILES = 6
-"""Heads read of one kind of file (role and ending); the others of the kind are taken to be alike."""
-_OBJECT_SIZES = 2_000
-"""Usage files on object stores whose sizes are asked for; beyond that a sample of them."""
-_REQUESTS_IN_FLIGHT = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    """Files of a genome that exist."""
-
-    genome: GenomeConfig
-    usage: tuple[UsageFile, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Files that are taken to be alike."""
-
-    role: str
-    suffix: str
-    detail: tuple[Any, ...] = ()
-
-
-@dataclass
-class _Survey:
-    """Sizes of all files, and rates of each kind of file, of all genomes together."""
-
-    storage_options: Mapping[str, Any] | None
-    sizes: dict[str, int | None] = field(default_factory=dict)
-    rates: dict[_Kind, FileRates] = field(default_factory=dict)
-    own: dict[tuple[_Kind, str], dict[str, float]] = field(default_factory=dict)
-    """Counts of the files whose head was read."""
-    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of FASTA files with an index."""
-    seekable: dict[_Kind, bool] = field(default_factory=dict)
-    """Whether files of a kind can be entered midway."""
-
-    def ask_sizes(self, urls: Iterable[str]) -> None:
-        """Look up what is not known yet."""
-        todo = [url for url in dict.fromkeys(urls) if url not in self.sizes]
-        remote = [url for url in todo if "://" in url]
-        self.sizes.update({url: self._place(url).size() for url in todo if "://" not in url})
-        if remote:
-            with ThreadPoolExecutor(min(_REQUESTS_IN_FLIGHT, len(remote))) as pool:
-                self.sizes.update(zip(remote, pool.map(lambda url: self._place(url).size(), remote), strict=True))
-
-    def _place(self, url: str) -> InputPlace:
-        return place_of(url, self.storage_options)
-
-    def learn(self, kind: _Kind, urls: Iterable[str], count: Callable[[Head], dict[str, float]]) -> None:
-        """Read heads of some files of a kind, from the smallest to the largest."""
-        ordered = sorted(dict.fromkeys(urls), key=lambda url: (self.sizes[url] or 0, url))
-        chosen = np.unique(np.linspace(0, len(ordered) - 1, min(_SAMPLED_FILES, len(ordered))).round().astype(int))
-        rates = []
-        for url in (ordered[i] for i in chosen):
-            place, size = self._place(url), self.sizes[url] or 0
-            head = read_head(place, size)
-            rates.append(FileRates.of(head, count(head)))
-            self.own[kind, url] = rates[-1].counts(size, text_bytes(place, size, head))
-            self.seekable[kind] = head.is_seekable
-            if kind.role == "fasta" and (found := indexed_lengths(place, size, is_gzip=head.is_gzip)):
-                self.lengths[url] = found
-        self.rates[kind] = FileRates.typical(rates)
-
-    def counts(self, kind: _Kind, url: str) -> dict[str, float]:
-        """What a file holds: by its own head where that was read, else as its kind does."""
-        return self.own.get((kind, url)) or self.rates[kind].counts(self.sizes.get(url) or 0)
-
-
-def _kind(role: str, url: str, *detail: Any) -> _Kind:
-    name = url.rsplit("/", 1)[-1].lower().split(".")
-    return _Kind(role, ".".join(name[-2:] if name[-1] in ("gz", "bgz", "bgzf") else name[-1:]), detail)
-
-
-def _usage_kind(usage: UsageFile) -> _Kind:
-    return _kind("usage", usage.file, usage.format)
-
-
-def _annotation_kind(genome: GenomeConfig) -> _Kind:
-    return _kind("annotation", genome.annotation or "", genome.transcripts, genome.min_intron)
-
-
-def _survey(
-    genomes: Sequence[GenomeConfig], storage_options: Mapping[str, Any] | None
-) -> tuple[_Survey, list[_Inputs]]:
-    """Sizes of all files, and heads of some of each kind.
-
-    Raises
-    ------
-    InputError
-        Naming every file that is missing and not optional.
-    """
-    survey = _Survey(storage_options)
-    named = [url for g in genomes for url in (g.fasta, g.annotation, g.aliases, g.samples) if url is not None]
-    survey.ask_sizes(named)
-    missing = [url for url in dict.fromkeys(named) if survey.sizes[url] is None]
-    usage = {g.genome_id: [*g.usage, *_sheet_rows(g, storage_options, skip=g.samples in missing)] for g in genomes}
-    asked = _asked_usage([u for files in usage.values() for u in files])
-    survey.ask_sizes(asked)
-    inputs = []
-    for genome in genomes:
-        files = usage[genome.genome_id]
-        absent = [u for u in files if u.file in survey.sizes and survey.sizes[u.file] is None]
-        present = tuple(u for u in files if survey.sizes.get(u.file, 0) is not None)
-        missing += [u.file for u in absent if not u.optional or not present]
-        inputs.append(_Inputs(genome, present))
-    if missing:
-        names = list(dict.fromkeys(missing))
-        raise InputError(
-            f"{len(names)} input files do not exist: {', '.join(names)}; check the paths in the configuration and the "
-            "folder they are relative to"
-        )
-    _fill_sizes(survey, inputs)
-    _learn_kinds(survey, inputs)
-    return survey, inputs
-
-
-def _sheet_rows(genome: GenomeConfig, storage_options: Mapping[str, Any] | None, *, skip: bool) -> list[UsageFile]:
-    if genome.samples is None or skip:
-        return []
-    return read_sample_sheet(genome.samples, genome_id=genome.genome_id, storage_options=storage_options)
-
-
-def _asked_usage(files: Sequence[UsageFile]) -> list[str]:
-    """Usage files whose sizes are looked up: all of this machine's, a sample of very many on object stores."""
-    urls = list(dict.fromkeys(u.file for u in files))
-    remote = [url for url in urls if is_object_url(url)]
-    step = max(1, len(remote) // _OBJECT_SIZES)
-    skipped = set(remote) - set(remote[::step])
-    return [url for url in urls if url not in skipped]
-
-
-def _fill_sizes(survey: _Survey, inputs: Sequence[_Inputs]) -> None:
-    """Give files that were not asked for the mean size of those that were."""
-    known = [size for i in inputs for u in i.usage if (size := survey.sizes.get(u.file)) is not None]
-    mean = int(np.mean(known)) if known else 0
-    for genome in inputs:
-        for usage in genome.usage:
-            survey.sizes.setdefault(usage.file, mean)
-
-
-def _learn_kinds(survey: _Survey, inputs: Sequence[_Inputs]) -> None:
-    fastas, annotations, usages = defaultdict(list), defaultdict(list), defaultdict(list)
-    for one in inputs:
-        fastas[_kind("fasta", one.genome.fasta)].append(one.genome.fasta)
-        if one.genome.annotation is not None:
-            annotations[_annotation_kind(one.genome)].append(one.genome.annotation)
-        for usage in one.usage:
-            usages[_usage_kind(usage)].append(usage.file)
-    for kind, urls in fastas.items():
-        survey.learn(kind, urls, count_fasta)
-    for kind, urls in annotations.items():
-        policy, min_intron = kind.detail
-        survey.learn(kind, urls, lambda head, p=policy, m=min_intron: count_annotation(head, p, m))  # type: ignore[misc]
-    for kind, urls in usages.items():
-        survey.learn(kind, urls, lambda head, f=kind.detail[0]: count_usage(head, f))  # type: ignore[misc]
-
-
-def _count_genome(survey: _Survey, inputs: _Inputs) -> tuple[GenomeCounts, tuple[str, ...]]:
-    genome, notes = inputs.genome, []
-    found = survey.counts(_kind("fasta", genome.fasta), genome.fasta)
-    lengths, share = survey.lengths.get(genome.fasta), 1.0
-    n_bases, n_contigs = found["bases"], max(1.0, found["contigs"])
-    if lengths is not None:
-        kept = [n for name, n in lengths.items() if genome.chromosomes is None or name in genome.chromosomes]
-        # Names under an alias are in no index.
-        kept = kept or list(lengths.values())
-        share = sum(kept) / max(1, sum(lengths.values()))
-        n_bases, n_contigs = float(sum(kept)), float(len(kept))
-    elif genome.chromosomes is not None:
-        notes.append(f"{genome.fasta}: without a .fai, all its bases are counted, not those of `chromosomes` alone")
-    usage = _count_usage(survey, inputs.usage)
-    genes: dict[str, float] = defaultdict(float)
-    if genome.annotation is not None:
-        genes.update(survey.counts(_annotation_kind(genome), genome.annotation))
-    sites = genes["sites"] * share
-    if genome.observed_sites is not None:
-        sites += max((survey.counts(_usage_kind(u), u.file)["junctions"] for u in inputs.usage), default=0.0)
-    n = {name: round(value * share) for name, value in genes.items()}
-    return GenomeCounts(
-        bases=round(n_bases),
-        contigs=round(n_contigs),
-        genes=n.get("genes", 0),
-        transcripts=max(n.get("transcripts", 0), n.get("selected", 0)),
-        selected=n.get("selected", 0),
-        exons=n.get("exons", 0),
-        introns=n.get("introns", 0),
-        sites=round(sites),
-        annotation_text=genes["text"],
-        aliases=round(n_contigs) if genome.aliases else 0,
-        usage=usage,
-    ), tuple(notes)
-
-
-def _count_usage(survey: _Survey, files: Sequence[UsageFile]) -> UsageCounts:
-    if not files:
-        return UsageCounts()
-    readers = Counter(u.file for u in files)
-    counts = {u.file: survey.counts(_usage_kind(u), u.file) for u in files}
-    text_of: Counter[str] = Counter()
-    rows = missed = 0.0
-    for usage in files:
-        found = counts[usage.file]
-        # Of a file that many conditions name, each takes its own sample; without one, all rows.
-        share = 1 / readers[usage.file] if usage.sample is not None else 1.0
-        rows += found["rows"] * share
-        missed += (2 * found["junctions"] + (found["rows"] - found["junctions"]) / 2) * share
-        text_of[usage.condition_id] += round(found["text"])
-    n_conditions = len(text_of)
-    sharing = max(Counter(url for url, _ in {(u.file, u.condition_id) for u in files}).values())
-    return UsageCounts(
-        n_conditions=n_conditions,
-        n_files=len(counts),
-        bytes_in=sum(survey.sizes[url] or 0 for url in counts),
-        rows=rows,
-        missed_ends=missed,
-        largest_text=max(found["text"] for found in counts.values()),
-        condition_text=max(text_of.values()),
-        widest_group=min(n_conditions, max(CONDITIONS_PER_TASK, sharing)),
-    )
-
-
-def _estimate_one(survey: _Survey, inputs: _Inputs) -> GenomeEstimate:
-    counts, notes = _count_genome(survey, inputs)
+def _estimate_one(survey: Survey, inputs: PresentInputs) -> GenomeEstimate:
+    counts, notes = count_genome(survey, inputs)
     genome = inputs.genome
     urls = dict.fromkeys(u for u in (genome.fasta, genome.annotation, genome.aliases, genome.samples) if u is not None)
     sizes = [(url, survey.sizes[url] or 0) for url in {**urls, **dict.fromkeys(u.file for u in inputs.usage)}]
@@ -386,7 +144,7 @@ def _estimate_one(survey: _Survey, inputs: _Inputs) -> GenomeEstimate:
     return GenomeEstimate(
         genome_id=genome.genome_id,
         counts=counts,
-        is_seekable=survey.seekable[_kind("fasta", genome.fasta)],
+        is_seekable=survey.is_seekable(genome.fasta),
         bytes_in=sum(size for _, size in sizes),
         stored_bytes=footprint.stored_bytes,
         n_objects=footprint.n_objects,
@@ -417,7 +175,7 @@ def estimate_genomes(
     genomes: Sequence[GenomeConfig], storage_options: Mapping[str, Any] | None = None
 ) -> list[GenomeEstimate]:
     """Estimate several genomes together: of files of the same role and ending, the heads of at most six are read."""
-    survey, inputs = _survey(genomes, storage_options)
+    survey, inputs = survey_inputs(genomes, storage_options)
     return [_estimate_one(survey, one) for one in inputs]
 
 
@@ -509,13 +267,13 @@ class Estimate:
     @property
     def cpu_seconds(self) -> Span:
         """Of all processes."""
-        starts = RATES.start * (1 + (self.n_workers if self._kind == "processes" else 0))
+        starts = RATES.start + self.n_workers * self._worker_start
         return sum((g.cpu_seconds for g in self.genomes), Span(FASTER * starts, SLOWER * starts))
 
     @property
     def wall_seconds(self) -> Span:
         """From start to end, if nothing else runs on the cores."""
-        start = RATES.start + (RATES.worker_start if self._kind in ("processes", "threads") else 0)
+        start = RATES.start + self._worker_start * max(1.0, self.n_workers / self.machine.cores)
         low, high = (FASTER * (start + self._busy(missed=False)), SLOWER * (start + self._busy(missed=True)))
         if self.machine.disk_free_bytes is None:
             at_once = self.n_workers if self.whole_genomes else 1
@@ -536,6 +294,11 @@ class Estimate:
     @property
     def _kind(self) -> str:
         return parse_scheduler(self.scheduler)[0]
+
+    @property
+    def _worker_start(self) -> float:
+        """Workers of a cluster are there already."""
+        return RATES.worker_start if self._kind == "processes" else 0.0
 
     @property
     def _is_elsewhere(self) -> bool:

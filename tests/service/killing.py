@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import json
+import itertools
+import random
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 
 from splicestore.errors import StoreNotFoundError
 from splicestore.genome import Genome
-from splicestore.storage import Part, StoreRoot, read_catalog, read_pointer
+from splicestore.storage import Part, StoreRoot, read_catalog
 from splicestore.storage.catalog import list_pointers
 from splicestore.storage.lease import read_holder
 from splicestore.store import open_store
@@ -40,18 +41,27 @@ def reannotate(folder: Path, *, genome: str = GENOME) -> None:
     """Give one gene a second transcript whose third exon starts later: one more acceptor, so other splice sites."""
     path = folder / f"{genome}.gtf.gz"
     gene = f"{genome}_chrA_300"
-    attributes = (
-        f'gene_id "{gene}"; transcript_id "{gene}.2"; gene_biotype "protein_coding"; transcript_biotype "protein_coding";'
-    )
+    attributes = f'gene_id "{gene}"; transcript_id "{gene}.2"; gene_biotype "protein_coding"; transcript_biotype "protein_coding";'
     exons = exon_spans(300)
     exons[2] = (exons[2][0] + 30, exons[2][1])
     rows = [f"chrA\ttoy\texon\t{low + 1}\t{high}\t.\t+\t.\t{attributes}" for low, high in exons]
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + "\n".join(rows).encode() + b"\n"))
 
 
-TRAINING = "steps: 1\nbatch_size: 8\nwarmup_steps: 1\ncheckpoint_every: 1\nmodel: {options: {channels: 4, dilations: [1]}}\n"
+TRAINING = (
+    "steps: 1\nbatch_size: 8\nwarmup_steps: 1\ncheckpoint_every: 1\nmodel: {options: {channels: 4, dilations: [1]}}\n"
+)
 
-SPLIT_OPTIONS = ("--reference-genome", GENOME, "--test-chromosomes", "chrB", "--window-size", "400", "--context-size", "100")
+SPLIT_OPTIONS = (
+    "--reference-genome",
+    GENOME,
+    "--test-chromosomes",
+    "chrB",
+    "--window-size",
+    "400",
+    "--context-size",
+    "100",
+)
 
 
 @dataclass(frozen=True)
@@ -117,9 +127,13 @@ class Place:
         return root
 
     def remove(self, name: str) -> None:
-        """Take a store away; buckets go with their server."""
+        """Take a store away."""
         if self.name == "disk":
             shutil.rmtree(Path(self.base) / name, ignore_errors=True)
+            return
+        backend = self.root(name).backend
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(backend.remove, backend.sizes("")))
 
 
 def objects_of(root: StoreRoot) -> dict[str, bytes]:
@@ -153,18 +167,20 @@ def spelled(words: Sequence[str | Path], root: StoreRoot) -> list[str]:
     return [root.url if word == "STORE" else str(word) for word in words]
 
 
-def commands(study: Study) -> dict[str, Command]:
-    """Spell the commands that are killed."""
+COMMANDS = ("ingest", "re-ingest", "split", "predict")
+
+
+def command_of(study: Study, name: str) -> Command:
+    """Spell a command that is killed, one of ``COMMANDS``."""
     ingest = ("ingest", "genomes", "STORE", study.config)
-    genome = f"genomes/{GENOME}"
-    return {
-        "ingest": Command("ingest", ingest, genome),
-        "re-ingest": Command("re-ingest", ("ingest", "genomes", "STORE", study.changed_config), genome, (ingest,)),
-        "split": Command("split", ("split", "windows", "STORE", "run1", *SPLIT_OPTIONS), "splits/run1", (ingest,)),
-        "predict": Command(
-            "predict", ("predict", "STORE", "p1", "--model", study.model, "--device", "cpu"), "predictions/p1", (ingest,)
-        ),
-    }
+    if name == "split":
+        return Command(name, ("split", "windows", "STORE", "run1", *SPLIT_OPTIONS), "splits/run1", (ingest,))
+    if name == "predict":
+        words = ("predict", "STORE", "p1", "--model", study.model, "--device", "cpu")
+        return Command(name, words, "predictions/p1", (ingest,))
+    if name == "re-ingest":
+        return Command(name, ("ingest", "genomes", "STORE", study.changed_config), f"genomes/{GENOME}", (ingest,))
+    return Command(name, ingest, f"genomes/{GENOME}")
 
 
 # -- what a reader sees ------------------------------------------------------------------------------------------
@@ -195,7 +211,15 @@ def _of_genome(genome: Genome) -> Iterator[Any]:
     yield genome.contig_names
     yield genome.gene_ids
     yield genome.read_bases(0, genome.n_bases)
-    for name in ("gene_start", "gene_end", "gene_strand", "site_position", "site_strand", "site_kind", "block_site_ptr"):
+    for name in (
+        "gene_start",
+        "gene_end",
+        "gene_strand",
+        "site_position",
+        "site_strand",
+        "site_kind",
+        "block_site_ptr",
+    ):
         yield getattr(genome, name)
     yield genome.array("exon_start")
     yield genome.condition_names
@@ -384,12 +408,15 @@ def part_name(key: str) -> str:
     return f"{base} {name}"
 
 
-def pointer_of(root: StoreRoot, path: str) -> Any:
-    """What a name's pointer says is current."""
-    pointer = read_pointer(root, path)
-    return None if pointer is None else pointer.current
-
-
-def as_json(text: str) -> Any:
-    """Parse what a command printed with ``--json``."""
-    return json.loads(text)
+def draw_kills(scenario: Scenario, n: int, seed: int) -> list[Kill]:
+    """Draw kills: steps in turn, a write of the step and whether it is done first by chance; every fourth by the clock."""
+    rng = random.Random(f"{seed} {scenario.command.name} {scenario.place.name}")
+    steps = [step for step in STEPS if scenario.numbers(step)]
+    rng.shuffle(steps)
+    kills = []
+    for i, step in zip(range(n), itertools.cycle(steps)):
+        if i % 4 == 3:
+            kills.append(Kill(after=rng.uniform(*scenario.seconds)))
+        else:
+            kills.append(Kill(on_write=rng.choice(scenario.numbers(step)), when=rng.choice(("before", "after"))))
+    return kills

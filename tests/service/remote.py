@@ -20,10 +20,12 @@ from splicestore.storage.pointers import read_pointer
 from tests.service.study import write_study
 
 SECRET = "hush-5c0ffee1"
+NOTICES = ("WARNING splicestore.storage.lease: ", "INFO splicestore.cluster.dashboard: ")
+"""Lines that may stand before the one that says how a command ended."""
 SPLIT = ("--reference-genome", "toy1", "--test-chromosomes", "chrB", "--window-size", "400", "--context-size", "100")
 TASKS = ("acceptor", "donor")
-PASSING = ("manifest.json", "catalog.json")
-"""Documents with times and settings of the run in them."""
+PASSING = ("manifest.json", "catalog.json", "lease.json")
+"""Documents with times and settings of the run in them, and what a writer that lost its connection left."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def check(done: Done, status: int = 0) -> Done:
 def one_line(done: Done, status: int) -> str:
     """Check that a command ended as it should, said why in one line, and gave no secret away; return the line."""
     assert done.status == status, done.stderr + done.stdout
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING splicestore.storage.lease")]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(NOTICES)]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("splicestore: "), done.stderr
     assert "Traceback" not in done.stderr + done.stdout

@@ -133,7 +133,9 @@ def test_a_damaged_split_is_taken_out_on_request_and_made_again(store, made):
         SplitOptions(window_size=400, context_size=100, reference_genome="toy1", test_chromosomes=("chrB",)),
         homology_url=str(made.parent / "in" / "orthologs.tsv"),
     )
-    assert whole.keys() - files_of(store).keys() == {f"splits/run1/{split.name}/zarr.json"}
+    assert whole.keys() - files_of(store).keys() == {
+        f"splits/run1/{split.name}/{key}" for key in ("zarr.json", "parts/table.json")
+    }
     assert len(open_store(root.url).splits["run1"].to_pandas())
     assert "0 damaged" in run("verify", store).stdout
 

@@ -86,6 +86,7 @@ def test_the_whole_job_on_s3_is_the_same_as_on_disk(s3, s3_bucket, reference, tm
         assert s3.url.encode() not in root.get(key), key
 
 
+@pytest.mark.slow
 def test_the_same_commands_again_change_nothing(s3, s3_bucket, reference):
     root = StoreRoot(f"s3://{s3_bucket}/store", s3.storage_options())
     whole_job(root, reference.inputs)
@@ -124,7 +125,8 @@ def test_credentials_from_the_environment_and_inputs_on_s3(s3, s3_bucket, refere
     assert SECRET not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("scheduler", ["threads:2", pytest.param("processes:2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["threads:2", "processes:2"])
 def test_workers_write_to_s3_too(s3, s3_bucket, reference, scheduler):
     root = StoreRoot(f"s3://{s3_bucket}/store", s3.storage_options())
     words = option_words(root.storage_options)
@@ -229,7 +231,7 @@ def test_a_web_server_is_read_like_a_folder(web, reference, tmp_path):
         assert (tmp_path / "web" / path.relative_to(tmp_path / "disk")).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("command", ["ingest", "split", "split again", "predict"])
+@pytest.mark.parametrize("command", ["ingest", "split", "predict", pytest.param("split again", marks=pytest.mark.slow)])
 def test_a_web_server_is_never_written(web, reference, tmp_path, command):
     before = reference.root.sizes("")
     changed = tmp_path / "in"
@@ -265,7 +267,7 @@ def test_inputs_come_from_a_web_server(reference, tmp_path):
 # -- memory ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheduler", ["sync", "threads:2"])
+@pytest.mark.parametrize("scheduler", ["threads:2", pytest.param("sync", marks=pytest.mark.slow)])
 def test_memory_holds_a_store_for_this_process(reference, scheduler, request):
     url = f"memory://{request.node.name}/store"
     check(cli("ingest", "genomes", url, reference.inputs / "genomes.json", "--scheduler", scheduler))
