@@ -35,7 +35,7 @@ from splicestore.storage.outputs import write_file
 logger = logging.getLogger(__name__)
 
 REGION_SIZE = 16 * 1024 * 1024
-"""bp one task reads: its memory is about 100 bytes for each distinct alignment there (start, CIGAR and strand), all samples
+"""bp one task reads: its memory is about 300 bytes for each distinct alignment there (start, CIGAR and strand), all samples
 together."""
 
 Progress = Callable[[str, int, int], None]
