@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from splicestore.cli import export, finalise, ingest, inspect, learn, maintain, simulate, split, usage
+from splicestore.cli import estimate, export, finalise, ingest, inspect, learn, maintain, simulate, split, usage
 from splicestore.errors import SpliceStoreError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
     epilog="Exit status: 0 ok, 2 usage, 3 input, configuration or a gate, 4 store, 5 storage or disk, 130/143 signals.",
 )
 app.command("simulate")(simulate.simulate)
+app.command("estimate")(estimate.estimate)
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(split.app, name="split")
 app.command("train")(learn.train)

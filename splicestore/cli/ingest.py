@@ -93,7 +93,7 @@ def genomes(
         storage_options=options,
     )
     if dry_run:
-        _print_plan(root, document, run, genome, as_json)
+        _print_plan(store, document, run, genome, as_json)
         return
     if partition is not None:
         _write_share(root, document, partition, run, genome, as_json)
@@ -155,11 +155,19 @@ def _write_share(root: Any, document: Any, partition: str, run: Any, genome_ids:
         print(f"when all jobs are done: splicestore finalise {root.url}")
 
 
-def _print_plan(root: Any, document: Any, run: Any, genome_ids: list[str], as_json: bool) -> None:
-    """Print what a run would do, from file headers alone."""
-    from splicestore.cli.estimate import print_dry_run
+def _print_plan(store: str, document: Any, run: Any, genome_ids: list[str], as_json: bool) -> None:
+    """Print what a run would do, from file sizes and heads alone."""
+    from splicestore.cli.estimate import print_estimate
+    from splicestore.ingest.estimate import Machine, estimate
 
-    print_dry_run(root, document, run, genome_ids, as_json)
+    found = estimate(
+        document,
+        scheduler=run.scheduler,
+        machine=Machine.here(store),
+        storage_options=run.storage_options,
+        genome_ids=genome_ids,
+    )
+    print_estimate(found, run.max_memory, as_json)
 
 
 @app.command("usage")

@@ -40,15 +40,19 @@ def parse_size(text: str | None, option: str) -> int | None:
         raise typer.BadParameter(f"{option} {text!r}: write a size such as 4GiB") from error
 
 
+_TEXT_OPTIONS = ("key", "secret", "token", "profile", "region", "region_name", "endpoint_url")
+"""Never JSON: a key of digits alone is text."""
+
+
 def storage_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse ``key=value`` pairs; values that are JSON are decoded."""
+    """Parse ``key=value`` pairs; values that are JSON are decoded, but for credentials and names."""
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"--storage-option {pair!r}: write KEY=VALUE")
         try:
-            options[key] = json.loads(value)
+            options[key] = value if key in _TEXT_OPTIONS else json.loads(value)
         except ValueError:
             options[key] = value
     return options

@@ -208,10 +208,8 @@ def count_region(
     """
     tables = [_Expanded.of(i, groups, shapes, stranded=stranded) for i, groups in enumerate(samples)]
     junctions = _sum_junctions(tables)
-    known = tuple(
-        np.concatenate((a, b))
-        for a, b in zip((junctions.strand, junctions.start, junctions.end), annotated, strict=True)
-    )
+    observed = (junctions.strand, junctions.start, junctions.end)
+    known = tuple(np.concatenate((observed[i], annotated[i])) for i in range(len(observed)))
     (strand, start, end), _, _ = group_rows(known)
     boundaries, _, _ = group_rows((np.concatenate((strand, strand)), np.concatenate((start, end))))
     boundary_strand, position = (a[_inside(boundaries[1], region)] for a in boundaries)
@@ -291,8 +289,8 @@ class _Expanded:
             sides.append(
                 (np.full(int(inside.sum()), side, dtype=np.int8), group[inside], intron[inside], boundary[inside])
             )
-        side, group, intron, boundary = (np.concatenate(columns) for columns in zip(*sides, strict=True))
-        keys, firsts, order = group_rows((group, side, boundary))
+        found_side, group, intron, boundary = (np.concatenate(columns) for columns in zip(*sides, strict=True))
+        keys, firsts, order = group_rows((group, found_side, boundary))
         row_group = np.repeat(np.arange(len(firsts)), np.diff(np.append(firsts, len(order))))
         return CompetingReads(
             np.full(len(firsts), self.sample, dtype=np.int64), keys[2], keys[1], self.strand[keys[0]], self.reads[keys[0]],
@@ -354,15 +352,15 @@ def _sum_junctions(tables: Sequence[_Expanded]) -> JunctionReads:
             *((t.intron_start, t.intron_end, t.intron_overhang, t.reads[t.intron_group]) for t in tables), strict=True
         )
     )
-    keys, firsts, order = group_rows((sample, strand, start, end))
+    (sample, strand, start, end), firsts, order = group_rows((sample, strand, start, end))
     if len(order) == 0:
-        return JunctionReads(*keys, reads, overhang, vote)
+        return JunctionReads(sample, strand, start, end, reads, overhang, vote)
     return JunctionReads(
-        *keys,
-        reads=np.add.reduceat(reads[order], firsts),
-        overhang=np.maximum.reduceat(overhang[order], firsts),
-        votes=np.add.reduceat((reads * vote)[order], firsts),
-    )
+        sample, strand, start, end,
+        np.add.reduceat(reads[order], firsts),
+        np.maximum.reduceat(overhang[order], firsts),
+        np.add.reduceat((reads * vote)[order], firsts),
+    )  # fmt: skip
 
 
 def _join_competing(parts: Sequence[CompetingReads]) -> CompetingReads:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -96,6 +97,8 @@ def open_backend(url: str, options: Mapping[str, Any]) -> Backend:
     return FsspecBackend(url, dict(options))
 
 
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
 # -- this machine ------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +113,7 @@ class LocalBackend:
     def get(self, key: str) -> Tagged | None:
         try:
             data = (self.folder / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except _NO_FILE:
             return None
         return Tagged(data, hashlib.sha256(data).digest())
 
@@ -123,7 +126,7 @@ class LocalBackend:
             with (self.folder / key).open("rb", buffering=0) as stream:
                 size = os.fstat(stream.fileno()).st_size
                 return os.pread(stream.fileno(), length, max(0, size - length))
-        except (FileNotFoundError, NotADirectoryError):
+        except _NO_FILE:
             return None
 
     def put(self, key: str, data: bytes) -> None:
@@ -134,6 +137,8 @@ class LocalBackend:
 
     def put_if(self, key: str, data: bytes, tag: Any) -> bool:
         target = self.folder / key
+        if tag is not None and not target.exists():
+            return False
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent):
             now = self.get(key)
@@ -144,9 +149,10 @@ class LocalBackend:
 
     def size(self, key: str) -> int | None:
         try:
-            return (self.folder / key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            status = (self.folder / key).stat()
+        except _NO_FILE:
             return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def sizes(self, prefix: str) -> dict[str, int]:
         return {key: status.st_size for key, status in self._walk(prefix) if not key.endswith(PARTIAL)}
@@ -281,26 +287,43 @@ class ObjectBackend:
                 return None
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
+        from obstore.exceptions import BaseError
+
         with object_errors(self.url, key, "reading"):
             try:
                 return bytes(self._store.get_range(key, start=start, length=length))
             except _absent_errors() as error:
                 self._refuse_unless_absent(key, error)
                 raise FileNotFoundError(f"{self.url}/{key}") from error
+            except BaseError as error:
+                if _is_behind_the_end(error):
+                    return b""
+                raise
 
     def get_suffix(self, key: str, length: int) -> bytes | None:
+        from obstore.exceptions import BaseError
+
         with object_errors(self.url, key, "reading"):
             try:
                 return bytes(self._store.get(key, options={"range": {"suffix": length}}).bytes())
             except _absent_errors() as error:
                 self._refuse_unless_absent(key, error)
                 return None
+            except BaseError:
+                # An empty object has no last byte: S3 refuses the range, others answer without one.
+                if self.size(key) == 0:
+                    return b""
+                raise
 
     def put(self, key: str, data: bytes) -> None:
         with object_errors(self.url, key, "writing"):
             self._refuse_http()
-            # A multipart upload would make one key many requests, and its parts outlive a kill.
-            self._store.put(key, data, use_multipart=False)
+            try:
+                # A multipart upload would make one key many requests, and its parts outlive a kill.
+                self._store.put(key, data, use_multipart=False)
+            except FileNotFoundError as error:
+                self._refuse_no_bucket(error)
+                raise
 
     def create(self, key: str, data: bytes) -> bool:
         return self._put_mode(key, data, "create")
@@ -309,20 +332,41 @@ class ObjectBackend:
         return self._put_mode(key, data, "create" if tag is None else {"e_tag": tag})
 
     def _put_mode(self, key: str, data: bytes, mode: Any) -> bool:
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
+        for attempts_left in reversed(range(_CONDITIONAL_ATTEMPTS)):
+            with object_errors(self.url, key, "writing"):
+                self._refuse_http()
+                answer = self._try_put_mode(key, data, mode, may_fail=attempts_left > 0)
+            if answer is not None:
+                return answer
+        raise AssertionError("the last attempt answers or raises")
 
-        with object_errors(self.url, key, "writing"):
-            self._refuse_http()
-            try:
-                self._store.put(key, data, mode=mode, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
-                # The library repeats a request whose answer was lost; the one that got through was ours.
-                now = self.get(key)
-                return now is not None and now.data == data
-            except FileNotFoundError as error:
-                self._refuse_no_bucket(error)
-                return False
-            return True
+    def _try_put_mode(self, key: str, data: bytes, mode: Any, *, may_fail: bool) -> bool | None:
+        """Put under a condition; None where the answer was lost and the object is not ours."""
+        from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
+
+        try:
+            self._store.put(key, data, mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            # A request whose answer was lost is repeated; the one that got through was ours.
+            return self._is_now(key, data)
+        except FileNotFoundError as error:
+            self._refuse_no_bucket(error)
+            return False
+        except GenericError as error:
+            # The library repeats a conditional write on 503, not when the connection breaks: only we can tell whether it
+            # got through.
+            if not _is_broken_connection(error):
+                raise
+            if self._is_now(key, data):
+                return True
+            if not may_fail:
+                raise
+            return None
+        return True
+
+    def _is_now(self, key: str, data: bytes) -> bool:
+        now = self.get(key)
+        return now is not None and now.data == data
 
     def size(self, key: str) -> int | None:
         with object_errors(self.url, key, "reading"):
@@ -354,6 +398,7 @@ class ObjectBackend:
 
     def remove(self, key: str) -> None:
         with object_errors(self.url, key, "removing"), contextlib.suppress(FileNotFoundError):
+            self._refuse_http()
             self._store.delete(key)
 
     def zarr_store(self, prefix: str, *, read_only: bool) -> ZarrStore:
@@ -426,6 +471,11 @@ def object_errors(url: str, key: str, what: str) -> Iterator[None]:
     except BaseError as error:
         line = _first_line(error)
         # A refused listing comes without a class of its own.
+        if any(path in line for path in _INSTANCE_METADATA):
+            raise TransferError(
+                f"{where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, give --storage-option key=... "
+                "and secret=..., or anon=true for a public bucket"
+            ) from error
         if isinstance(error, UnauthenticatedError | PermissionDeniedError) or line in _REFUSALS:
             right = {"listing": "s3:ListBucket", "writing": "s3:PutObject", "removing": "s3:DeleteObject"}.get(
                 what, "s3:GetObject"
@@ -440,6 +490,20 @@ def object_errors(url: str, key: str, what: str) -> Iterator[None]:
 
 
 _REFUSALS = ("AccessDenied", "Forbidden", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken")
+
+
+_INSTANCE_METADATA = ("/latest/api/token", "/latest/meta-data/")
+"""Where credentials are looked for when there are none at all."""
+_CONDITIONAL_ATTEMPTS = 4
+
+
+def _is_behind_the_end(error: Exception) -> bool:
+    return "416 Range Not Satisfiable" in str(error) or "InvalidRange" in str(error)
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    text = str(error).split("\nDebug source", 1)[0]
+    return "HTTP error" in text or "Server returned non-2xx status code: 5" in text
 
 
 def _first_line(error: Exception) -> str:
@@ -516,9 +580,10 @@ class FsspecBackend:
 
     def size(self, key: str) -> int | None:
         try:
-            return int(self._opened[0].size(self._path(key)))
+            found = self._opened[0].info(self._path(key))
         except FileNotFoundError:
             return None
+        return int(found["size"]) if found["type"] == "file" else None
 
     def sizes(self, prefix: str) -> dict[str, int]:
         return {key: int(info["size"]) for key, info in self._find(prefix) if not key.endswith(PARTIAL)}
@@ -531,16 +596,20 @@ class FsspecBackend:
         filesystem, base = self._opened[0], f"{self._path(prefix).rstrip('/')}/"
         filesystem.invalidate_cache()
         found = filesystem.find(base, detail=True)
-        return [(str(name).lstrip("/").removeprefix(base.lstrip("/")), info) for name, info in found.items()]
+        below = base.lstrip("/")
+        names = {str(name).lstrip("/"): info for name, info in found.items()}
+        return [(name.removeprefix(below), info) for name, info in names.items() if name.startswith(below)]
 
     def children(self, prefix: str) -> list[str]:
-        filesystem = self._opened[0]
+        filesystem, base = self._opened[0], self._path(prefix).strip("/")
         filesystem.invalidate_cache()
         try:
             entries = filesystem.ls(self._path(prefix), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        # Asked for a file, some file systems list that file.
+        paths = [str(entry).strip("/") for entry in entries]
+        return sorted(path.rsplit("/", 1)[-1] for path in paths if path != base)
 
     def remove(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):

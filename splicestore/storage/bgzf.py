@@ -30,6 +30,9 @@ def block_size(data: bytes, at: int) -> int | None:
     while field + 4 <= min(end, len(data)):
         length = int.from_bytes(data[field + 2 : field + 4], "little")
         if data[field : field + 2] == b"BC" and length == 2:
+            # Cut between the two bytes of the size, its first alone would pass for it.
+            if field + 6 > len(data):
+                return None
             return int.from_bytes(data[field + 4 : field + 6], "little") + 1
         field += 4 + length
     return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from splicestore.errors import StoreError
 from splicestore.schema import FORMAT_VERSION
+from splicestore.storage.backends import ROOT_DOCUMENT
 from splicestore.storage.keys import StoreRoot
 from splicestore.storage.pointers import read_pointer
 from splicestore.storage.sealed import SEAL_KEY, is_intact, parse_sealed, seal_document
@@ -101,7 +102,10 @@ def _enter(catalog: dict[str, Any], path: str, current: Any) -> None:
 
 
 def _names(root: StoreRoot, prefix: str) -> list[str]:
-    return [name for name in root.children(prefix) if not name.endswith((".json", ".partial"))]
+    # Documents of the level itself, and such as are being written.
+    return [
+        name for name in root.children(prefix) if name != ROOT_DOCUMENT and not name.startswith(f"{ROOT_DOCUMENT}.")
+    ]
 
 
 def pointer_names(root: StoreRoot, prefix: str) -> list[str]:

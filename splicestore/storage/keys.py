@@ -168,10 +168,12 @@ class StoreRoot:
     def create(self, key: str, data: bytes) -> bytes:
         """Write a document unless one is there; return what is there now."""
         with io_errors(self.url_of(key), "writing"):
-            if self.backend.create(key, data):
-                return data
-            present = self.backend.get(key)
-        return data if present is None else present.data
+            while True:
+                if self.backend.create(key, data):
+                    return data
+                # Gone again, where another took it away in between.
+                if (present := self.backend.get(key)) is not None:
+                    return present.data
 
     def put_if(self, key: str, data: bytes, tag: Any) -> bool:
         """Write a document if it still is the version of ``tag`` (None: absent); False if it changed meanwhile."""

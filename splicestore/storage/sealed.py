@@ -24,10 +24,14 @@ def seal_bytes(data: bytes) -> bytes:
     ValueError
         If the document does not have exactly one seal.
     """
-    found = _SEAL.findall(data)
-    if found != [BLANK.encode()]:
+    found = list(_SEAL.finditer(data))
+    if [match[1] for match in found] != [BLANK.encode()]:
         raise ValueError(f"a document to be sealed holds one blank seal, this one has {len(found)}")
-    return data.replace(BLANK.encode(), hashlib.sha256(data).hexdigest().encode())
+    return _with_seal(data, found[0], hashlib.sha256(data).hexdigest().encode())
+
+
+def _with_seal(data: bytes, place: re.Match[bytes], seal: bytes) -> bytes:
+    return data[: place.start(1)] + seal + data[place.end(1) :]
 
 
 def seal_document(document: Mapping[str, Any]) -> bytes:
@@ -37,10 +41,11 @@ def seal_document(document: Mapping[str, Any]) -> bytes:
 
 def is_intact(data: bytes) -> bool:
     """Whether a document has one seal and its bytes are those that were sealed."""
-    found = _SEAL.findall(data)
+    found = list(_SEAL.finditer(data))
     if len(found) != 1:
         return False
-    return hashlib.sha256(data.replace(found[0], BLANK.encode())).hexdigest().encode() == found[0]
+    blank = _with_seal(data, found[0], BLANK.encode())
+    return hashlib.sha256(blank).hexdigest().encode() == found[0][1]
 
 
 def parse_sealed(data: bytes, url: str) -> dict[str, Any]:

@@ -20,7 +20,9 @@ def junction_of(name):
     strand = 0
     if name.endswith("-"):  # the separator is the strand
         strand, pieces = -1, pieces[:-4]
-    elif pieces[-1] in ("+", ".", "?", "*", "0") or (pieces[-1] in "12" and pieces[-3].isdigit() and pieces[-5].isdigit()):
+    elif pieces[-1] in ("+", ".", "?", "*", "0") or (
+        pieces[-1] in ("1", "2") and pieces[-3].isdigit() and pieces[-5].isdigit()
+    ):
         strand, pieces = STRANDS.get(pieces[-1], 0), pieces[:-2]
     return "".join(pieces[:-4]), int(pieces[-3]) - 1, int(pieces[-1]), strand
 
