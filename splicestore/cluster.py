@@ -7,12 +7,17 @@ stop the others; what failed is raised by name when the rest is done.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
+import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from splicestore.errors import ConfigError, FailedPartitionsError, PlanError, SpliceStoreError, TransferError
@@ -119,7 +124,7 @@ class _ThisProcess:
         for index, task in enumerate(tasks):
             try:
                 result = function(task)
-            except SpliceStoreError as error:
+            except Exception as error:  # one bad partition must not keep the others from being done
                 failures.add(index, error)
             else:
                 yield index, result
@@ -165,19 +170,20 @@ class _DaskClient:
     ) -> Iterator[tuple[int, Result]]:
         from distributed import wait
 
-        failures = _Failures(_names(names, tasks))
+        failures, place = _Failures(_names(names, tasks)), _Placement(self.client, memory)
+        place.workers()
         waiting = iter(range(len(tasks)))
         running: dict[Any, int] = {}
         try:
             while True:
                 for index in itertools.islice(waiting, IN_FLIGHT_PER_THREAD * self.n_workers - len(running)):
-                    running[self._submit(function, tasks[index], memory)] = index
+                    running[self._submit(function, tasks[index], place)] = index
                 if not running:
                     break
                 try:
                     done = wait(list(running), timeout=STRANDED_S, return_when="FIRST_COMPLETED").done
                 except TimeoutError:
-                    self._resubmit_stranded(function, tasks, memory, running)
+                    self._resubmit_stranded(function, tasks, place, running)
                     continue
                 for future in done:
                     index = running.pop(future)
@@ -189,7 +195,7 @@ class _DaskClient:
                         failures.add(index, result.error)
                     else:
                         yield index, result
-        except OSError as error:
+        except (OSError, CancelledError) as error:
             if isinstance(error, SpliceStoreError):
                 raise
             raise FailedPartitionsError(
@@ -198,29 +204,60 @@ class _DaskClient:
             ) from error
         failures.raise_any()
 
-    def _submit(self, function: Callable[[Any], Any], task: Any, memory: int) -> Any:
-        return self.client.submit(
-            _Guarded(function), task, retries=TASK_RETRIES, pure=False, workers=self._fitting(memory)
-        )
+    def _submit(self, function: Callable[[Any], Any], task: Any, place: _Placement) -> Any:
+        return self.client.submit(_Guarded(function), task, retries=TASK_RETRIES, pure=False, workers=place.workers())
 
     def _resubmit_stranded(
-        self, function: Callable[[Any], Any], tasks: Sequence[Any], memory: int, running: dict[Any, int]
+        self, function: Callable[[Any], Any], tasks: Sequence[Any], place: _Placement, running: dict[Any, int]
     ) -> None:
         """Submit again what was tied to workers that are gone: a restarted one has another address."""
-        fitting = self._fitting(memory)
-        if fitting is None:
+        if place.workers() is None or place.is_empty:
             return
         idle = {key for keys in self.client.processing().values() for key in keys}
         for future, index in list(running.items()):
             if future.status == "pending" and future.key not in idle:
                 del running[future]
                 future.cancel()
-                running[self._submit(function, tasks[index], memory)] = index
+                running[self._submit(function, tasks[index], place)] = index
 
-    def _fitting(self, memory: int) -> list[str] | None:
-        """Workers that have the memory for one task in each of their threads; None: all of them."""
-        if not memory:
+
+@dataclass
+class _Placement:
+    """Which workers may have a task, while workers come and go."""
+
+    client: Any
+    memory: int
+    """Bytes that one task may need."""
+    last: list[str] | None = None
+    empty_since: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every worker that could take a task is gone for now."""
+        return self.empty_since is not None
+
+    def workers(self) -> list[str] | None:
+        """Addresses of workers with the memory for one task in each of their threads; None: all of them.
+
+        Where the last of them is lost, its address stands until another comes: tasks tied to it wait.
+
+        Raises
+        ------
+        PlanError
+            If there is none, or there was none for a minute.
+        """
+        if not self.memory:
             return None
+        try:
+            self.last, self.empty_since = self._fitting(), None
+        except PlanError:
+            self.empty_since = self.empty_since or time.monotonic()
+            if self.last is None or time.monotonic() - self.empty_since > WAIT_FOR_WORKERS_S:
+                raise
+        return self.last
+
+    def _fitting(self) -> list[str] | None:
+        memory = self.memory
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
         room = {
             address: int(w["memory_limit"]) // max(1, int(w["nthreads"])) if w["memory_limit"] else sys.maxsize
@@ -255,13 +292,16 @@ def parse_scheduler(spec: str) -> tuple[str, int | None]:
         return "address", None
     if spec.endswith(".json"):
         return "file", None
-    kind, _, number = spec.partition(":")
-    is_number = number.isdigit() and int(number) > 0
-    if kind not in ("auto", "sync", "threads", "processes") or (number and not is_number):
+    found = _SCHEDULER.fullmatch(spec)
+    if found is None:
         raise ConfigError(
             f"--scheduler {spec!r}: use sync, threads, threads:N, processes:N, tcp://host:port or scheduler.json"
         )
+    kind, number = found["alone"] or found["kind"], found["n"]
     return kind, int(number) if number else None
+
+
+_SCHEDULER = re.compile(r"(?P<alone>auto|sync)|(?P<kind>threads|processes)(:(?P<n>0*[1-9][0-9]*))?")
 
 
 @contextmanager
@@ -288,9 +328,10 @@ def open_executor(spec: str = "auto", *, urls: Iterable[str] = (), profile: str 
     if kind == "sync" or (kind == "auto" and active is None):
         yield _ThisProcess()
         return
-    if kind in ("processes", "address", "file") and any(url.startswith("memory:") for url in urls):
+    is_elsewhere = kind in ("processes", "address", "file") or (active is not None and not _is_in_process(active))
+    if is_elsewhere and any(url.startswith("memory:") for url in urls):
         raise ConfigError(
-            f"memory:// is visible to this process only; --scheduler {spec} starts others: use sync or threads"
+            f"memory:// is visible to this process only; --scheduler {spec} uses others: use sync or threads"
         )
     client = active or _connect(kind, spec, workers)
     try:
@@ -311,9 +352,14 @@ def _active_client() -> Any:
     if distributed is None:
         return None
     try:
-        return distributed.default_client()
+        client = distributed.default_client()
     except ValueError:
         return None
+    return client if client.status == "running" else None
+
+
+def _is_in_process(client: Any) -> bool:
+    return bool(client.scheduler.address.startswith("inproc://"))
 
 
 def _connect(kind: str, spec: str, workers: int | None) -> Any:
@@ -321,15 +367,15 @@ def _connect(kind: str, spec: str, workers: int | None) -> Any:
 
     # distributed sets itself to INFO when it is imported and would tell a root handler each connection.
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
-        for name in ("distributed", "tornado", "bokeh"):
+        for name in ("distributed", "distributed.client", "tornado", "bokeh"):
             logging.getLogger(name).setLevel(
                 logging.CRITICAL if logger.getEffectiveLevel() > logging.INFO else logging.WARNING
             )
 
     if kind in ("address", "file"):
         try:
-            return Client(spec) if kind == "address" else Client(scheduler_file=spec)
-        except (OSError, ValueError) as error:
+            return Client(spec if kind == "address" else _address_in(spec))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"--scheduler {spec}: no scheduler answers there ({error})") from error
     n_workers = workers or os.cpu_count() or 1
     processes = kind == "processes"
@@ -342,6 +388,11 @@ def _connect(kind: str, spec: str, workers: int | None) -> Any:
         silence_logs=logging.CRITICAL,
     )
     return Client(cluster)
+
+
+def _address_in(scheduler_file: str) -> str:
+    # Client(scheduler_file=...) waits without end for a file that is not there.
+    return str(json.loads(Path(scheduler_file).read_text())["address"])
 
 
 def _n_threads(client: Any, spec: str) -> int:

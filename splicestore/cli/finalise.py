@@ -35,7 +35,7 @@ def finalise(
         f"{kind}/{name}"
         for kind in ("genomes", "predictions")
         for name in root.children(kind)
-        if "." not in name and unfinished_runs(root, f"{kind}/{name}")
+        if unfinished_runs(root, f"{kind}/{name}")
     ]
     if not paths:
         raise StoreError(

@@ -15,8 +15,8 @@ from splicestore.ingest.inputs import MAIN_PANEL, IngestOptions, collect_inputs
 from splicestore.ingest.job import USAGE, GenomeJob, complete_genome, read_genome, write_main_panel, write_partitions
 from splicestore.ingest.reannotation import check_reannotation, republish_panels, stale_plans
 from splicestore.storage import StoreRoot, generation_status, read_pointer, write_lease
-from splicestore.storage.publish import switch_pointer
-from splicestore.storage.runs import JobShare, RunRecord, missing_units, refuse_missing
+from splicestore.storage.publish import store_exists, switch_pointer
+from splicestore.storage.runs import JobShare, RunRecord, missing_units, refuse_missing, remove_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ def ingest_share(
     options = options or IngestOptions()
     started = time.perf_counter()
     chosen = choose_genomes(config, genome_ids)
+    store_exists(root)
     units: dict[str, int] = {}
     published: dict[str, str] = {}
     with open_executor(options.scheduler, urls=[root.url], profile=options.profile) as executor:
@@ -132,7 +133,9 @@ def finalise_genome(
         digest = str(attributes["site_digest"])
         before = read_pointer(root, panel)
         switch_pointer(root, panel, panel_generation, digest=digest, expected=before, force=force)
-    return switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
+    switched = switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
+    remove_run(root, base)
+    return switched
 
 
 def _missing_units(root: StoreRoot, base: str, run: RunRecord) -> list[str]:

@@ -469,7 +469,7 @@ def estimate(
     kind, said = parse_scheduler(scheduler)
     if kind in ("address", "file") and n_workers is None:
         raise ConfigError(
-            f"--scheduler {scheduler}: say how many workers it has: `splicestore estimate ... --workers N`"
+            f"--scheduler {scheduler}: say how many of its workers there are: `splicestore estimate ... --workers N`"
         )
     default = 1 if kind in ("sync", "auto") else said or machine.cores
     genomes = estimate_genomes(choose_genomes(config, genome_ids), storage_options)

@@ -40,6 +40,7 @@ from splicestore.storage import (
     write_lease,
 )
 from splicestore.storage.catalog import list_name
+from splicestore.storage.publish import store_exists
 
 logger = logging.getLogger(__name__)
 
@@ -112,11 +113,14 @@ def ingest_genomes(
     ------
     ConfigError
         If an id is not in the configuration.
+    FormatError
+        If the store is of another format.
     InputError, GateError, FailedPartitionsError
         If a genome cannot be ingested; the others are, before this is raised.
     """
     options = options or IngestOptions()
     chosen = choose_genomes(config, genome_ids)
+    store_exists(root)
     with open_executor(options.scheduler, urls=[root.url], profile=options.profile) as executor:
         if executor.n_workers > 1 and len(chosen) >= 2 * executor.n_workers:
             yield from _whole_genomes(root, chosen, options, executor)
@@ -128,10 +132,18 @@ def ingest_genomes(
             except SpliceStoreError as error:
                 # Nothing of a genome that fails is published; the night's other genomes should be.
                 failed.append((genome, error))
-                if genome is not chosen[-1]:
-                    logger.error("%s: %s", genome.genome_id, error)
+                logger.info("%s: %s", genome.genome_id, error)
         if failed:
-            raise failed[0][1]
+            raise _joined_error(failed, len(chosen))
+
+
+def _joined_error(failed: Sequence[tuple[GenomeConfig, SpliceStoreError]], n_genomes: int) -> SpliceStoreError:
+    """One error for all, of the first one's kind."""
+    first = failed[0][1]
+    if len(failed) == 1:
+        return first
+    listed = "; ".join(f"{genome.genome_id}: {error}" for genome, error in failed)
+    return type(first)(f"{len(failed)} of {n_genomes} genomes were not ingested, the others are: {listed}")
 
 
 @dataclass(frozen=True, slots=True)

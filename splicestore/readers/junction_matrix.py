@@ -565,7 +565,7 @@ def _row_ranges(url: str, storage_options: Mapping[str, Any] | None) -> _Introns
         try:
             table = pd.read_csv(
                 stream, sep="\t", usecols=lambda name: name in columns, keep_default_na=False, quoting=3, low_memory=False,
-                dtype={"chromosome": "category", "strand": "category"}, skip_blank_lines=False,
+                dtype={"chromosome": "str", "strand": "category"}, skip_blank_lines=False,
             )  # fmt: skip
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{url}: not a table of row ranges: {error}") from error
@@ -575,9 +575,9 @@ def _row_ranges(url: str, storage_options: Mapping[str, Any] | None) -> _Introns
             f"{url}: line 1: no column {missing[0]!r}; row ranges of recount3 have chromosome, start, end, length, strand"
         )
     start, end = _positions(url, table["start"]), _positions(url, table["end"])
-    names = np.asarray(table["chromosome"].cat.categories, dtype=object)
-    codes = table["chromosome"].cat.codes.to_numpy()
-    introns = _Introns(names[codes], start - 1, end, _strands(url, table["strand"]))
+    # Read as categories, names that are all numbers would come as numbers: 01 as 1.
+    codes, names = pd.factorize(table["chromosome"])
+    introns = _Introns(np.asarray(names, dtype=object)[codes], start - 1, end, _strands(url, table["strand"]))
     introns.check(url, 2)
     if "length" in table.columns:
         _check_lengths(url, _positions(url, table["length"]), start, end)

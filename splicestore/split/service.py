@@ -32,6 +32,7 @@ from splicestore.split.values import (
 from splicestore.split.windows import WindowSubsets, WindowTask, assign_windows
 from splicestore.splits import Split
 from splicestore.storage import Publication, absolute_url, digest_input, read_pointer, write_lease
+from splicestore.storage.catalog import list_name
 from splicestore.storage.columns import Column, ledger_columns, write_columns
 from splicestore.storage.lease import WriteLease
 from splicestore.store import Store
@@ -191,6 +192,9 @@ def _split_leased(store: Store, name: str, options: SplitOptions, how: _Run, lea
         publication.provenance.update(projected_peak_bytes=projected, observed_peak_bytes=observed_peak_bytes())
         lease.check()
         publish_split(publication, result.table, report, columns)
+    else:
+        # An earlier run may have been killed between the switch and the catalogue.
+        list_name(store.root, publication.path)
     return report
 
 

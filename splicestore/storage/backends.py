@@ -478,7 +478,7 @@ def object_errors(url: str, key: str, what: str) -> Iterator[None]:
             ) from error
         if isinstance(error, UnauthenticatedError | PermissionDeniedError) or line in _REFUSALS:
             right = {"listing": "s3:ListBucket", "writing": "s3:PutObject", "removing": "s3:DeleteObject"}.get(
-                what, "s3:GetObject"
+                what, "s3:GetObject, and s3:ListBucket to tell absent from refused"
             )
             raise TransferError(
                 f"{where}: {what} was refused ({line}); check the credentials and what they allow ({right}), "

@@ -62,6 +62,8 @@ class StoreRoot:
     """Passed to the storage library; never written or printed anywhere."""
 
     def __post_init__(self) -> None:
+        if self.url.endswith("://"):
+            raise ConfigError(f"{self.url}: names no place; write {self.url}BUCKET/PREFIX or another whole URL")
         object.__setattr__(self, "url", self.url.rstrip("/") or "/")
 
     def __getstate__(self) -> dict[str, Any]:

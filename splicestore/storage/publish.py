@@ -264,6 +264,21 @@ def generation_status(root: StoreRoot, base: str) -> str | None:
     return None if found is None else str(found[0]["status"])
 
 
+def store_exists(root: StoreRoot) -> bool:
+    """Whether a store is at a URL.
+
+    Raises
+    ------
+    FormatError
+        If another format wrote it.
+    """
+    document = root.get_json("zarr.json")
+    if document is None:
+        return False
+    check_format(document.get("attributes", {}).get("splicestore", {}), root.url)
+    return True
+
+
 def check_format(attributes: Mapping[str, Any], url: str) -> None:
     """Refuse a store written by an unknown format version."""
     version = attributes.get("format")

@@ -61,6 +61,11 @@ def read_run(root: StoreRoot, base: str) -> RunRecord | None:
     return RunRecord(int(found["of"]), found["units"], found["panels"], found["provenance"])
 
 
+def remove_run(root: StoreRoot, base: str) -> None:
+    """Take the record away, the last write of all: nothing waits to be finalised here any more."""
+    root.remove([f"{base}/{RUN}"])
+
+
 def missing_units(root: StoreRoot, base: str, run: RunRecord) -> list[str]:
     """Units of a run whose partition is not written."""
     listed = root.sizes(base)
@@ -85,10 +90,8 @@ def refuse_missing(root: StoreRoot, base: str, run: RunRecord, missing: Sequence
 
 
 def unfinished_runs(root: StoreRoot, path: str) -> list[str]:
-    """Generations of a name that a job array wrote and nobody published."""
-    pointer = read_pointer(root, path)
-    seen = {*pointer.generations(), *pointer.superseded} if pointer else set()
-    names = [name for name in root.children(path) if "." not in name and name not in seen]
+    """Generations of a name that a job array wrote and ``finalise`` did not finish."""
+    names = [name for name in root.children(path) if "." not in name]
     return [name for name in names if root.read(f"{path}/{name}/{RUN}") is not None]
 
 
@@ -120,7 +123,9 @@ def finalise_plain(root: StoreRoot, path: str, generation: str, run: RunRecord, 
     refuse_missing(root, base, run, missing_units(root, base, run))
     if generation_status(root, base) != STATUS_COMPLETE:
         finalise_generation(root, base, list(run.units), {}, run.provenance)
-    return switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
+    switched = switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
+    remove_run(root, base)
+    return switched
 
 
 def parse_share(text: str) -> JobShare:

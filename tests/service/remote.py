@@ -132,7 +132,12 @@ def arrays_of(root: StoreRoot) -> dict[str, np.ndarray]:
 def pointers_of(root: StoreRoot) -> dict:
     """Name -> pointer, from a listing."""
     paths = [f"{kind}/{name}" for kind in KINDS for name in root.children(kind)]
-    paths += [f"{kind}/{x}/{name}" for kind in NESTED_KINDS for x in root.children(kind) for name in root.children(f"{kind}/{x}")]
+    paths += [
+        f"{kind}/{x}/{name}"
+        for kind in NESTED_KINDS
+        for x in root.children(kind)
+        for name in root.children(f"{kind}/{x}")
+    ]
     found = {path: read_pointer(root, path) for path in paths if not path.endswith(".json")}
     return {path: pointer for path, pointer in found.items() if pointer is not None}
 
@@ -150,7 +155,9 @@ def check_published(root: StoreRoot, reference: Reference) -> int:
     for path, pointer in names.items():
         for generation in pointer.generations():
             prefix = f"{path}/{generation}/"
-            expected = {key.removeprefix(prefix): data for key, data in reference.objects.items() if key.startswith(prefix)}
+            expected = {
+                key.removeprefix(prefix): data for key, data in reference.objects.items() if key.startswith(prefix)
+            }
             assert expected, f"{path}: generation {generation} is not the reference's"
             assert objects_of(root, prefix.rstrip("/")) == expected
     return len(names)

@@ -77,7 +77,9 @@ def test_the_whole_job_on_s3_is_the_same_as_on_disk(s3, s3_bucket, reference, tm
     assert story == check(cli("explain", reference.root.url, "toy2_chrB_200")).stdout
     check(cli("export", "splicevo", root.url, tmp_path / "s3", "--split", "run1", *words))
     check(cli("export", "splicevo", reference.root.url, tmp_path / "disk", "--split", "run1"))
-    one, two = ({p.relative_to(tmp_path / x): p.read_bytes() for p in (tmp_path / x).rglob("*.mmap")} for x in ("s3", "disk"))
+    one, two = (
+        {p.relative_to(tmp_path / x): p.read_bytes() for p in (tmp_path / x).rglob("*.mmap")} for x in ("s3", "disk")
+    )
     assert one
     assert one == two
     # Credentials are nowhere in the store, nor is the endpoint.
@@ -112,7 +114,18 @@ def test_credentials_from_the_environment_and_inputs_on_s3(s3, s3_bucket, refere
         inputs.put(path.name, data)
     url = f"s3://{s3_bucket}/store"
     # A process of its own, with warnings as errors: what a user runs.
-    command = [sys.executable, "-W", "error", "-m", "splicestore", "ingest", "genomes", url, f"{inputs.url}/genomes.json", "--json"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "splicestore",
+        "ingest",
+        "genomes",
+        url,
+        f"{inputs.url}/genomes.json",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -132,7 +145,7 @@ def test_workers_write_to_s3_too(s3, s3_bucket, reference, scheduler):
     words = option_words(root.storage_options)
     check(cli("ingest", "genomes", root.url, reference.inputs / "genomes.json", "--scheduler", scheduler, *words))
     expected = {key: data for key, data in reference.objects.items() if key.startswith(("genomes", "usage"))}
-    found = {key: data for key, data in ((key, root.get(key)) for key in expected)}
+    found = dict(zip(expected, root.gather(root.get, expected), strict=True))
     assert found == expected
 
 
@@ -222,7 +235,9 @@ def test_a_web_server_is_read_like_a_folder(web, reference, tmp_path):
     store = open_store(web)
     assert sorted(store.genomes) == ["toy1", "toy2"]
     same_windows(windows_of(store), windows_of(reference.store))
-    assert np.array_equal(store.genomes["toy2"].read_bases(0, 12_000), reference.store.genomes["toy2"].read_bases(0, 12_000))
+    assert np.array_equal(
+        store.genomes["toy2"].read_bases(0, 12_000), reference.store.genomes["toy2"].read_bases(0, 12_000)
+    )
     found = json.loads(check(cli("info", web, "--json")).stdout)
     assert list(found["splits"]) == ["run1"]
     check(cli("export", "splicevo", web, tmp_path / "web", "--split", "run1"))
@@ -245,7 +260,10 @@ def test_a_web_server_is_never_written(web, reference, tmp_path, command):
         name = "run1" if command == "split again" else "run2"
         words = {
             "ingest": ("ingest", "genomes", web, changed / "genomes.json"),
-        }.get(command, ("split", "windows", web, name, "--orthology", reference.inputs / "orthologs.tsv", *SPLIT, "--seed", "5"))
+        }.get(
+            command,
+            ("split", "windows", web, name, "--orthology", reference.inputs / "orthologs.tsv", *SPLIT, "--seed", "5"),
+        )
         assert "http(s) stores are read-only" in one_line(cli(*words), 4)
     assert reference.root.sizes("") == before
 
@@ -271,7 +289,19 @@ def test_inputs_come_from_a_web_server(reference, tmp_path):
 def test_memory_holds_a_store_for_this_process(reference, scheduler, request):
     url = f"memory://{request.node.name}/store"
     check(cli("ingest", "genomes", url, reference.inputs / "genomes.json", "--scheduler", scheduler))
-    check(cli("split", "windows", url, "run1", "--orthology", reference.inputs / "orthologs.tsv", *SPLIT, "--scheduler", scheduler))
+    check(
+        cli(
+            "split",
+            "windows",
+            url,
+            "run1",
+            "--orthology",
+            reference.inputs / "orthologs.tsv",
+            *SPLIT,
+            "--scheduler",
+            scheduler,
+        )
+    )
     predict(open_store(url))
     check_same(StoreRoot(url), reference)
     same_windows(windows_of(open_store(url)), windows_of(reference.store))

@@ -34,7 +34,8 @@ def help_of(*command):
 
 def test_every_option_in_the_docs_exists():
     commands = [("simulate",), ("ingest", "genomes"), ("split", "windows"), ("train",), ("evaluate",), ("predict",),
-                ("export", "splicevo"), ("info",), ("ls",), ("explain",)]  # fmt: skip
+                ("export", "splicevo"), ("info",), ("ls",), ("explain",), ("ingest", "usage"), ("usage", "from-bam"), ("estimate",),
+                ("verify",), ("copy",), ("prune",), ("finalise",)]  # fmt: skip
     known = {" ".join(c): set(re.findall(r"--[a-z][a-z-]+", help_of(*c))) for c in commands}
     checked = 0
     for page in PAGES:
