@@ -10,10 +10,17 @@ from typing import Any
 
 from splicestore.cluster import Executor, open_executor
 from splicestore.config import GenomeConfig, GenomesConfig
+from splicestore.errors import PointerMovedError
 from splicestore.ingest.genomes import choose_genomes, ingest_genome, is_unchanged
 from splicestore.ingest.inputs import MAIN_PANEL, IngestOptions, collect_inputs
 from splicestore.ingest.job import USAGE, GenomeJob, complete_genome, read_genome, write_main_panel, write_partitions
-from splicestore.ingest.reannotation import check_reannotation, republish_panels, stale_plans
+from splicestore.ingest.reannotation import (
+    check_reannotation,
+    current_site_digest,
+    republish_panels,
+    stale_panels,
+    stale_plans,
+)
 from splicestore.storage import StoreRoot, generation_status, read_pointer, write_lease
 from splicestore.storage.publish import store_exists, switch_pointer
 from splicestore.storage.runs import JobShare, RunRecord, missing_units, refuse_missing, remove_run
@@ -77,27 +84,29 @@ def _write_share(
     with ExitStack() as held:
         held.enter_context(write_lease(root, f"genomes/{genome.genome_id}", job=share.name, steal=options.steal))
         job = read_genome(root, genome, inputs, options)
-        check_reannotation(job)
+        old_sites = check_reannotation(job)
         # Another start for each genome, so that the first job does not get the first unit of all.
-        dealt = {unit: (number + i) % share.of for i, unit in enumerate(_units(job))}
+        dealt = {unit: (number + i) % share.of for i, unit in enumerate(_units(job, old_sites))}
         mine = [unit for unit, index in dealt.items() if index == share.index]
         if not job.publication.is_complete():
             job.publication.begin()
-        RunRecord(share.of, dealt, _panels(job), job.publication.provenance).write(root, job.publication.base)
+        panels = _panels(job, old_sites)
+        sites = None if options.drop_usage else job.tables.site_digest
+        RunRecord(share.of, dealt, panels, job.publication.provenance, sites).write(root, job.publication.base)
         if not job.publication.is_complete():
             todo = [unit for unit in mine if unit != USAGE and not job.publication.has_part(unit)]
             write_partitions(job, executor, todo)
         if USAGE in mine:
             write_main_panel(job, executor)
-            republish_panels(job, executor)
+            republish_panels(job, executor, old_sites)
         return len(mine)
 
 
-def _units(job: GenomeJob) -> list[str]:
-    return [*job.parts, *([USAGE] if _panels(job) else [])]
+def _units(job: GenomeJob, old_sites: str | None) -> list[str]:
+    return [*job.parts, *([USAGE] if _panels(job, old_sites) else [])]
 
 
-def _panels(job: GenomeJob) -> dict[str, str]:
+def _panels(job: GenomeJob, old_sites: str | None) -> dict[str, str]:
     """Panels that are published with the genome, and their generations."""
     genome_id = job.genome.genome_id
     panels = {}
@@ -106,7 +115,7 @@ def _panels(job: GenomeJob) -> dict[str, str]:
             job.tables.site_digest, job.tables.contigs.digest, mix_estimators=job.genome.mix_estimators
         )
         panels[f"usage/{genome_id}/{MAIN_PANEL}"] = plan.generation
-    stale = {} if job.options.drop_usage else stale_plans(job)
+    stale = {} if job.options.drop_usage else stale_plans(job, old_sites)
     return {**panels, **{f"usage/{genome_id}/{panel}": plan.generation for panel, plan in stale.items()}}
 
 
@@ -128,6 +137,7 @@ def finalise_genome(
     base = f"{path}/{generation}"
     expected = read_pointer(root, path)
     refuse_missing(root, base, run, _missing_units(root, base, run))
+    _refuse_late_panels(root, path, run)
     attributes = complete_genome(root, base, run.provenance, override_gates=override_gates)
     for panel, panel_generation in run.panels.items():
         digest = str(attributes["site_digest"])
@@ -136,6 +146,20 @@ def finalise_genome(
     switched = switch_pointer(root, path, generation, digest=None, expected=expected, force=force)
     remove_run(root, base)
     return switched
+
+
+def _refuse_late_panels(root: StoreRoot, path: str, run: RunRecord) -> None:
+    """Panels that were published since the jobs ran know the old sites only."""
+    genome_id = path.removeprefix("genomes/")
+    if run.sites is None:
+        return
+    stale = stale_panels(root, genome_id, current_site_digest(root, genome_id), run.sites)
+    late = sorted(stale.keys() - run.panels.keys())
+    if late:
+        raise PointerMovedError(
+            f"{root.url_of(path)}: {', '.join(late)} was published since the jobs ran and knows the old splice sites only; "
+            "run the jobs again (only the usage is written), then finalise"
+        )
 
 
 def _missing_units(root: StoreRoot, base: str, run: RunRecord) -> list[str]:

@@ -28,7 +28,7 @@ from splicestore.ingest.job import (
     write_partitions,
 )
 from splicestore.ingest.memory import projected_peak_bytes, quick_peak_bytes
-from splicestore.ingest.reannotation import check_reannotation, republish_panels
+from splicestore.ingest.reannotation import check_reannotation, panel_paths, republish_panels
 from splicestore.memory import format_bytes, observed_peak_bytes
 from splicestore.storage import (
     Publication,
@@ -203,7 +203,7 @@ def ingest_genome(
         job = read_genome(root, genome, inputs, options)
         projected = projected_peak_bytes(job.tables, inputs)
         _check_memory(genome, projected, options)
-        check_reannotation(job)
+        old_sites = check_reannotation(job)
         panel = write_main_panel(job, executor)
         observed = write_genome(job, executor, progress)
         attributes = complete_genome(
@@ -216,10 +216,12 @@ def ingest_genome(
             },
             override_gates=options.override_gates,
         )
-        republished = republish_panels(job, executor)
+        republished = republish_panels(job, executor, old_sites)
         for lease in leases:
             lease.check()
         switched = switch_all([*([panel] if panel else []), *republished], job.publication)
+        if old_sites is not None:
+            _bring_panels_along(job, executor, old_sites)
     return GenomeReport(
         genome_id=genome.genome_id,
         status="published" if switched else "unchanged",
@@ -259,6 +261,14 @@ def switch_all(panels: Sequence[WrittenPanel], genome: Publication) -> bool:
     """Switch panels first and the genome last; whether anything changed."""
     changed = [panel.publication.switch() for panel in panels]
     return genome.switch() or any(changed)
+
+
+def _bring_panels_along(job: GenomeJob, executor: Executor, old_sites: str) -> None:
+    """Join what `ingest usage` published for the old sites while this run was under way; list every panel."""
+    for late in republish_panels(job, executor, old_sites):
+        late.publication.switch()
+    for path in panel_paths(job.root, job.genome.genome_id):
+        list_name(job.root, path)
 
 
 def _unchanged(root: StoreRoot, genome: GenomeConfig, inputs: GenomeInputs) -> tuple[str, Mapping[str, Any]] | None:

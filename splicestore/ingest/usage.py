@@ -11,10 +11,11 @@ import numpy as np
 
 from splicestore.cluster import open_executor
 from splicestore.config import UsageFile
-from splicestore.errors import ConfigError, InputError, StoreNotFoundError, close_names
+from splicestore.errors import ConfigError, InputError, PointerMovedError, StoreNotFoundError, close_names
 from splicestore.ingest.inputs import IngestOptions, collect_usage
 from splicestore.ingest.job import PanelTarget, write_panel
 from splicestore.ingest.panel import PanelSites
+from splicestore.ingest.reannotation import current_site_digest
 from splicestore.ingest.tables import Contigs
 from splicestore.kernels.sites import Sites
 from splicestore.memory import observed_peak_bytes
@@ -95,6 +96,7 @@ def ingest_usage(
             written = write_panel(target, usage, options, executor)
         lease.check()
         switched = written.publication.switch()
+        _check_sites_stand(target)
     return UsageReport(
         genome_id,
         panel,
@@ -105,6 +107,17 @@ def ingest_usage(
         time.perf_counter() - started,
         observed_peak_bytes(),
     )
+
+
+def _check_sites_stand(target: PanelTarget) -> None:
+    """Say so where the genome got other splice sites while the panel was joined to the old ones."""
+    now = current_site_digest(target.root, target.genome_id)
+    pointer = read_pointer(target.root, target.path)
+    if now is not None and pointer is not None and pointer.generation(now) is None:
+        raise PointerMovedError(
+            f"{target.root.url_of(target.path)}: genome {target.genome_id} got other splice sites while this run joined its files to "
+            "the old ones; run the same command again"
+        )
 
 
 def _sheet_rows(sheet: str | Sequence[UsageFile], genome_id: str, options: IngestOptions) -> list[UsageFile]:

@@ -41,6 +41,8 @@ class RunRecord:
     panels: Mapping[str, str] = field(default_factory=dict)
     """Usage panels that are published with the genome: path -> generation."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    sites: str | None = None
+    """Of a genome: digest of the splice sites that every panel must be joined to; None: panels may be orphaned."""
 
     def write(self, root: StoreRoot, base: str) -> None:
         """Write the record beside the plan; every job of the array writes the same."""
@@ -49,6 +51,7 @@ class RunRecord:
             "units": dict(self.units),
             "panels": dict(self.panels),
             "provenance": dict(self.provenance),
+            "sites": self.sites,
         }
         root.put(f"{base}/{RUN}", seal_document(document))
 
@@ -58,7 +61,7 @@ def read_run(root: StoreRoot, base: str) -> RunRecord | None:
     found = read_sealed(root, f"{base}/{RUN}")
     if found is None:
         return None
-    return RunRecord(int(found["of"]), found["units"], found["panels"], found["provenance"])
+    return RunRecord(int(found["of"]), found["units"], found["panels"], found["provenance"], found["sites"])
 
 
 def remove_run(root: StoreRoot, base: str) -> None:
