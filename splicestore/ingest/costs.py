@@ -120,6 +120,10 @@ class UsageCounts:
         """Ends that join no site, at most: half of a site table's rows (the join gate), both ends of a junction."""
         return 2 * self.junctions + (self.rows - self.junctions) / 2
 
+    def all_joining(self) -> UsageCounts:
+        """As if every end lay on a splice site."""
+        return replace(self, rows=0.0, junctions=0.0)
+
     def of_conditions(self, n_conditions: int) -> UsageCounts:
         """Scale to a panel of fewer conditions."""
         share = n_conditions / max(1, self.n_conditions)

@@ -74,7 +74,8 @@ def plan_text(estimate: Estimate, max_memory: int | None = None) -> list[str]:
         f"bytes: {format_bytes(estimate.bytes_in)} in, {format_bytes(estimate.stored_bytes)} stored in about "
         f"{estimate.n_objects:,} objects",
         f"on an object store: {requests.put:,} PUT, {requests.get:,} GET, {requests.list:,} LIST",
-        f"memory: up to {format_bytes(estimate.peak_bytes)} on this machine, {format_bytes(estimate.worker_bytes)} in a worker",
+        f"memory: {estimate.peak_text} on this machine (most where few junctions lie on annotated splice sites), up to "
+        f"{format_bytes(estimate.worker_bytes)} in a worker",
         f"time: {spell_seconds(estimate.wall_seconds)}, of CPU {spell_seconds(estimate.cpu_seconds)}",
     ]
     if max_memory is not None:
@@ -102,10 +103,12 @@ def document(estimate: Estimate) -> dict[str, Any]:
         "n_tasks": tasks.n_tasks,
         "scheduler_state_bytes": tasks.state_bytes,
         "projected_peak_bytes": estimate.peak_bytes,
+        "least_peak_bytes": estimate.least_peak_bytes,
         "worker_peak_bytes": estimate.worker_bytes,
         "cpu_seconds": estimate.cpu_seconds.document(),
         "wall_seconds": estimate.wall_seconds.document(),
         "fits": estimate.fits,
+        "may_fit": estimate.may_fit,
         "verdict": estimate.verdict,
     }
 

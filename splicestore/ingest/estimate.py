@@ -118,6 +118,10 @@ class GenomeEstimate:
         """Peak of the process that plans and gathers."""
         return driver_peak_bytes(self.counts)
 
+    def all_joining(self) -> GenomeEstimate:
+        """As if every row of usage lay on a splice site: the least memory, where ``peak_bytes`` is the most."""
+        return replace(self, counts=replace(self.counts, usage=self.counts.usage.all_joining()))
+
     @property
     def task_bytes(self) -> int:
         """Peak of a worker process with one thread."""
@@ -315,16 +319,35 @@ class Estimate:
         return peak_on_machine(self.genomes, self._kind, self.n_workers)
 
     @property
+    def least_peak_bytes(self) -> int:
+        """The same, where every row of usage lies on a splice site."""
+        return peak_on_machine([g.all_joining() for g in self.genomes], self._kind, self.n_workers)
+
+    @property
     def fits(self) -> bool:
-        """Whether memory and disk are enough here."""
+        """Whether memory and disk are enough here, whatever the usage files hold."""
+        return self.peak_bytes <= self.machine.memory_bytes and self._has_disk
+
+    @property
+    def may_fit(self) -> bool:
+        """Whether they are enough where most junctions lie on annotated splice sites."""
+        return self.least_peak_bytes <= self.machine.memory_bytes and self._has_disk
+
+    @property
+    def _has_disk(self) -> bool:
         disk = self.machine.disk_free_bytes
-        return self.peak_bytes <= self.machine.memory_bytes and (disk is None or self.stored_bytes <= disk)
+        return disk is None or self.stored_bytes <= disk
+
+    @property
+    def peak_text(self) -> str:
+        """Least and most memory on this machine."""
+        return spell_bytes_span(self.least_peak_bytes, self.peak_bytes)
 
     @property
     def verdict(self) -> str:
         """One line: whether it fits here, what it needs of what there is, and how long it takes."""
         memory, disk = self.machine.memory_bytes, self.machine.disk_free_bytes
-        needs = f"{self.scheduler} needs {format_bytes(self.peak_bytes)} of {format_bytes(memory)}"
+        needs = f"{self.scheduler} needs {self.peak_text} of {format_bytes(memory)}"
         room = "on the object store" if disk is None else f"of {format_bytes(disk)} free disk"
         needs += f" and {format_bytes(self.stored_bytes)} {room}"
         if self._is_elsewhere:
@@ -336,7 +359,18 @@ class Estimate:
             advice.append(setting_that_fits(self, memory))
         if disk is not None and self.stored_bytes > disk:
             advice.append(f"free {format_bytes(self.stored_bytes - disk)} more, or name a store elsewhere")
-        return f"does not fit: {needs}; {'; '.join(advice)}"
+        return f"{'may' if self.may_fit else 'does'} not fit: {needs}; {'; '.join(advice)}"
+
+
+def spell_bytes_span(least: int, most: int) -> str:
+    """Spell least and most bytes; one figure where they are near.
+
+    Examples
+    --------
+    >>> spell_bytes_span(900 * 2**20, 3 * 2**30)
+    '900.0 MiB to 3.0 GiB'
+    """
+    return format_bytes(most) if most < 1.25 * least else f"{format_bytes(least)} to {format_bytes(most)}"
 
 
 def peak_on_machine(genomes: Sequence[GenomeEstimate], kind: str, n_workers: int) -> int:
@@ -397,9 +431,11 @@ def setting_that_fits(estimate: Estimate, max_memory: int) -> str:
             f"use --scheduler sync and {panels} panels of {n_conditions} conditions or fewer for {largest.genome_id}: "
             "the first in CONFIG, the others by `splicestore ingest usage`"
         )
-    need = _peak_with(largest, 0)
+    n_least = min(1, largest.n_conditions)
+    need = _peak_with(largest, n_least)
+    what = "one condition" if n_least else "no usage"
     return (
-        f"no setting fits in {format_bytes(max_memory)}: {largest.genome_id} needs {format_bytes(need)} without any usage; "
+        f"no setting fits in {format_bytes(max_memory)}: {largest.genome_id} needs {format_bytes(need)} with {what}; "
         f"give --max-memory {-(-need // 2**20)}MiB, or another machine"
     )
 

@@ -108,11 +108,15 @@ class Panel:
         ]
 
 
+_BOUNDARY = ["contig", "position", "strand", "reason"]
+
+
 @dataclass
 class _Unmatched:
     """Distinct boundaries that joined no site, over all files of the panel."""
 
     frames: list[pd.DataFrame] = field(default_factory=list)
+    """Counts by boundary; the first holds those of all files before the last few."""
     notes: list[LedgerRow] = field(default_factory=list)
     """Rows that stand for many rows of one file."""
 
@@ -121,17 +125,24 @@ class _Unmatched:
     ) -> None:
         if len(position):
             frame = pd.DataFrame({"contig": contig, "position": position, "strand": strand, "reason": reason})
-            self.frames.append(frame.groupby(list(frame.columns), sort=True).size().rename("count").reset_index())
+            self.frames.append(frame.groupby(_BOUNDARY, sort=True).size().rename("count").reset_index())
+            self._fold()
 
-    @classmethod
-    def united(cls, parts: Sequence[_Unmatched]) -> _Unmatched:
-        return cls([f for p in parts for f in p.frames], [n for p in parts for n in p.notes])
+    def take_in(self, other: _Unmatched) -> None:
+        """Add the boundaries of other files."""
+        self.frames += other.frames
+        self._fold()
+
+    def _fold(self, *, whole: bool = False) -> None:
+        """Sum the frames once the later ones are as long as the first: most novel junctions recur in every file."""
+        if len(self.frames) > 1 and (whole or sum(map(len, self.frames[1:])) >= len(self.frames[0])):
+            self.frames = [pd.concat(self.frames).groupby(_BOUNDARY, sort=True)["count"].sum().reset_index()]
 
     def rows(self) -> list[LedgerRow]:
         if not self.frames:
             return self.notes
-        keys = ["contig", "position", "strand", "reason"]
-        table = pd.concat(self.frames).groupby(keys, sort=True)["count"].sum().reset_index()
+        self._fold(whole=True)
+        table = self.frames[0]
         signs = {1: "+", -1: "-", 0: "."}
         return self.notes + [
             LedgerRow("usage_site", f"{c}:{p}:{signs[int(s)]}", str(r), "", int(n))
@@ -250,17 +261,21 @@ def build_panel(
     alpha = np.full((len(sites.sites), len(conditions)), np.nan, dtype=np.float32)
     beta = np.full((len(sites.sites), len(conditions)), np.nan, dtype=np.float32)
     found: dict[int, _PanelColumns] = {}
+    unmatched, notes = _Unmatched(), dict[int, list[LedgerRow]]()
     names = [f"usage of {rules.genome_id}: {', '.join(task.conditions[:3])}" for task in tasks]
     for index, result in executor.map(_join_conditions, tasks, names=names, memory=_task_memory(sites, tasks)):
         where = [column[name] for name in tasks[index].conditions]
         alpha[:, where], beta[:, where] = result.alpha, result.beta
         # What is kept of a group is small; its counts are in the panel's arrays now.
         nothing = np.zeros((0, 0), dtype=np.float32)
-        found[index] = replace(result, alpha=nothing, beta=nothing)
+        unmatched.take_in(result.unmatched)
+        notes[index] = result.unmatched.notes
+        found[index] = replace(result, alpha=nothing, beta=nothing, unmatched=_Unmatched())
     ordered = sorted(
         (column[name], name, i, at) for i, task in enumerate(tasks) for at, name in enumerate(task.conditions)
     )
-    unmatched = _Unmatched.united([found[i].unmatched for i in range(len(tasks))])
+    # In the order of the tasks, whichever ended first.
+    unmatched.notes = [note for i in range(len(tasks)) for note in notes[i]]
     ledger = [LedgerRow("usage_file", u.condition_id, "missing_usage_file", u.file.rsplit("/", 1)[-1]) for u in missing]
     ledger += _mask_two_sided(sites, alpha, beta) + unmatched.rows()
     first = {name: next(f for f in files if f.condition_id == name) for name in conditions}
