@@ -14,12 +14,13 @@ import os
 import stat
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import fsspec
 import zarr.storage
@@ -27,6 +28,8 @@ from zarr.abc.store import Store as ZarrStore
 
 from splicestore.errors import ConfigError, StoreError, TransferError
 from splicestore.storage.object_options import HTTP_SCHEMES, OBJECT_SCHEMES, open_object_store, split_bucket
+
+Answer = TypeVar("Answer")
 
 ROOT_DOCUMENT = "zarr.json"
 """Every store has it."""
@@ -280,18 +283,21 @@ class ObjectBackend:
     def get(self, key: str) -> Tagged | None:
         with object_errors(self.url, key, "reading"):
             try:
-                answer = self._store.get(key)
-                return Tagged(bytes(answer.bytes()), answer.meta["e_tag"])
+                return read_whole(lambda: self._tagged(key))
             except _absent_errors() as error:
                 self._refuse_unless_absent(key, error)
                 return None
+
+    def _tagged(self, key: str) -> Tagged:
+        answer = self._store.get(key)
+        return Tagged(bytes(answer.bytes()), answer.meta["e_tag"])
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         from obstore.exceptions import BaseError
 
         with object_errors(self.url, key, "reading"):
             try:
-                return bytes(self._store.get_range(key, start=start, length=length))
+                return read_whole(lambda: bytes(self._store.get_range(key, start=start, length=length)))
             except _absent_errors() as error:
                 self._refuse_unless_absent(key, error)
                 raise FileNotFoundError(f"{self.url}/{key}") from error
@@ -305,7 +311,8 @@ class ObjectBackend:
 
         with object_errors(self.url, key, "reading"):
             try:
-                return bytes(self._store.get(key, options={"range": {"suffix": length}}).bytes())
+                options: Any = {"range": {"suffix": length}}
+                return read_whole(lambda: bytes(self._store.get(key, options=options).bytes()))
             except _absent_errors() as error:
                 self._refuse_unless_absent(key, error)
                 return None
@@ -435,6 +442,20 @@ class ObjectBackend:
             raise StoreError(f"{self.url}: http(s) stores are read-only; write to a folder or an s3:// URL")
 
 
+def read_whole(read: Callable[[], Answer]) -> Answer:
+    """Read again where a body broke off: the library repeats a request that has no answer, not half an answer."""
+    from obstore.exceptions import GenericError
+
+    for attempt in range(_BODY_ATTEMPTS - 1):
+        try:
+            return read()
+        except GenericError as error:
+            if "body error" not in str(error):
+                raise
+            time.sleep(0.05 * 4**attempt)
+    return read()
+
+
 class _ZarrObjects(zarr.storage.ObjectStore[Any]):
     """What zarr reads through: an absent chunk is absent whatever the storage calls it, and errors are ours."""
 
@@ -495,6 +516,7 @@ _REFUSALS = ("AccessDenied", "Forbidden", "SignatureDoesNotMatch", "InvalidAcces
 _INSTANCE_METADATA = ("/latest/api/token", "/latest/meta-data/")
 """Where credentials are looked for when there are none at all."""
 _CONDITIONAL_ATTEMPTS = 4
+_BODY_ATTEMPTS = 4
 
 
 def _is_behind_the_end(error: Exception) -> bool:

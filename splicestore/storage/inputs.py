@@ -18,7 +18,7 @@ from isal.igzip_lib import IsalError
 
 from splicestore.errors import InputError, TransferError
 from splicestore.schema import InputDigest
-from splicestore.storage.backends import object_errors
+from splicestore.storage.backends import object_errors, read_whole
 from splicestore.storage.bgzf import BgzfReader, is_bgzf
 from splicestore.storage.keys import io_errors
 from splicestore.storage.object_options import OBJECT_SCHEMES, open_object_store
@@ -121,7 +121,7 @@ class _ObjectStream(io.RawIOBase):
         if n <= 0:
             return 0
         with object_errors(self._url, "", "reading"):
-            data = bytes(self._store.get_range(self._key, start=self._at, length=n))
+            data = read_whole(lambda: bytes(self._store.get_range(self._key, start=self._at, length=n)))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

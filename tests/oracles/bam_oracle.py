@@ -195,7 +195,8 @@ def shown_strand(contig, strand, position, side, kept, tables, annotated):
     votes = sum(t[k][2] for t in tables for k in t if k in kept and k[0] == contig and k[at] == position)
     if votes:
         return "+" if votes > 0 else "-"
-    said = {k[1] for k in annotated if k[0] == contig and k[at] == position}
+    # An annotated intron that is too long or too short is no evidence, for the strand neither.
+    said = {k[1] for k in annotated if k[0] == contig and k[at] == position and (contig, "", *k[2:]) in kept}
     return said.pop() if len(said) == 1 else "?"
 
 
