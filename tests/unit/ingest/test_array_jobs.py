@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splicestore.errors import ConfigError, LeaseHeldError, PartitionMissingError, StoreError
+from splicestore.errors import ConfigError, LeaseHeldError, PartitionMissingError, PointerMovedError, StoreError
 from splicestore.ingest import IngestOptions, ingest_genomes, load_genomes_config
 from splicestore.ingest.array_jobs import finalise_genome, ingest_share
+from splicestore.ingest.usage import ingest_usage
 from splicestore.storage import StoreRoot, read_catalog, read_pointer, write_lease
 from splicestore.storage import publish as publish_module
 from splicestore.storage.catalog import list_pointers
@@ -155,6 +156,21 @@ def test_a_changed_annotation_takes_its_usage_along(study, root):
     assert len(genome.site_position) == 41
     alpha, _ = genome.read_usage(0, 41)
     assert np.isfinite(alpha).sum() == 40
+
+
+def test_usage_that_arrives_after_the_jobs_keeps_finalise_from_orphaning_it(study, root):
+    list(ingest_genomes(root, study.one))
+    for index in range(2):
+        work(root, study.changed, index, 2)
+    sheet = study.folder / "one" / "march.tsv"
+    sheet.write_text("sample\tfile\tcondition\ns1\ttoy1.tsv\tHeart_1\n")
+    ingest_usage(root, "toy1", "march", str(sheet))
+    with pytest.raises(PointerMovedError, match="usage/toy1/march was published since the jobs ran"):
+        finalise(root)
+    for index in range(2):
+        work(root, study.changed, index, 2)
+    assert finalise(root)
+    assert open_store(root.url).genomes["toy1"].condition_names == ["Brain_1", "Heart_1"]
 
 
 def test_going_back_to_inputs_that_were_current_once_is_a_switch_too(study, root):
