@@ -112,7 +112,11 @@ def test_corners(data):
     assert read(data) == gzip.decompress(data)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x1f\x8b", gzip.compress(b"ACGT"), b">c1\nACGT\n", END[:17]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x1f\x8b", gzip.compress(b"ACGT"), b">c1\nACGT\n", END[:17]],
+    ids=["nothing", "two bytes", "gzip", "text", "a cut header"],
+)
 def test_what_is_not_bgzip_is_not_taken_for_it(data):
     assert not is_bgzf(data)
 
