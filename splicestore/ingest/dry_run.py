@@ -13,6 +13,7 @@ TASK_STATE_BYTES = 4_750
 """What a submitted task adds to the memory of client and scheduler: row ``scheduler_state`` of
 ``benchmarks/results/plan.json``."""
 
+_SPREAD = " (most where few junctions lie on annotated splice sites)"
 PLAN_COLUMNS = (
     "genome", "bases", "genes", "sites", "conditions", "partitions", "tasks", "in", "stored", "objects", "a task", "peak", "CPU",
 )  # fmt: skip
@@ -74,7 +75,7 @@ def plan_text(estimate: Estimate, max_memory: int | None = None) -> list[str]:
         f"bytes: {format_bytes(estimate.bytes_in)} in, {format_bytes(estimate.stored_bytes)} stored in about "
         f"{estimate.n_objects:,} objects",
         f"on an object store: {requests.put:,} PUT, {requests.get:,} GET, {requests.list:,} LIST",
-        f"memory: {estimate.peak_text} on this machine (most where few junctions lie on annotated splice sites), up to "
+        f"memory: {estimate.peak_text} on this machine{_SPREAD if ' to ' in estimate.peak_text else ''}, up to "
         f"{format_bytes(estimate.worker_bytes)} in a worker",
         f"time: {spell_seconds(estimate.wall_seconds)}, of CPU {spell_seconds(estimate.cpu_seconds)}",
     ]

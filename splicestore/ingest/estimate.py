@@ -463,6 +463,8 @@ def spell_seconds(span: Span) -> str:
     >>> spell_seconds(Span(700, 1800))
     '0.2 to 0.5 h'
     """
+    if span.high < 1:
+        return "below 1 s"
     if span.high < 120:
         return f"{span.low:.0f} to {span.high:.0f} s"
     if span.high < 1_200:

@@ -31,7 +31,7 @@ def read_sample_sheet(
     Raises
     ------
     InputError
-        For missing columns, an empty condition, the same sample of a file twice; with file, line and value.
+        For missing columns, an empty file or condition, the same sample of a file twice; with file, line and value.
     """
     lines = [(n, text) for n, text in input_text_lines(url, storage_options=storage_options) if text.strip()]
     if not lines:
@@ -65,6 +65,8 @@ def _usage_files(
                 f"{url}: line {number}: sample {key[0]!r} of {key[1]!r} stands on line {seen[key]} already"
             )
         seen[key] = number
+        if not row["file"]:
+            raise InputError(f"{url}: line {number}: sample {row['sample']!r} has no file")
         if not (row.get("condition") or condition_name(row.get("tissue"), row.get("timepoint"))):
             raise InputError(f"{url}: line {number}: sample {row['sample']!r} has no condition")
     files = []

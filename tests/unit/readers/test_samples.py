@@ -35,6 +35,7 @@ def test_format_and_convention_are_taken(tmp_path):
         ("sample\tcondition\ns1\tBrain\n", r"file"),
         ("sample\tfile\ns1\ta\n", r"condition"),
         ("sample\tfile\tcondition\ns1\ta\tBrain\ns1\ta\tHeart\n", r"line 3: sample 's1' of 'a' stands on line 2"),
+        ("sample\tfile\tcondition\ns1\t\tBrain\n", r"line 2: sample 's1' has no file"),
         ("sample\tfile\tcondition\ns1\ta\tBrain\ns2\tb\t\n", r"line 3: sample 's2' has no condition"),
         ("sample\tfile\tcondition\ns1\ta\n", r"line 2: 2 fields, the header has 3"),
         ("sample\tfile\tcondition\tformat\ns1\ta\tBrain\tbam\n", r"line 2.*format"),
