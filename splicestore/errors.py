@@ -127,4 +127,4 @@ def close_names(name: str, known: Iterable[str]) -> str:
     if matches:
         return f"did you mean {', '.join(matches)}?"
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"known: {shown or 'none'}"
+    return f"known: {shown}" if shown else "there is none yet"

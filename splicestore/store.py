@@ -9,7 +9,7 @@ from splicestore.errors import StoreNotFoundError, close_names
 from splicestore.genome import Genome
 from splicestore.storage import StoreRoot, read_pointer
 from splicestore.storage.catalog import pointer_names
-from splicestore.storage.publish import store_exists
+from splicestore.storage.publish import require_store
 
 View = TypeVar("View", covariant=True)
 
@@ -99,6 +99,5 @@ def open_store(url: str, *, storage_options: Mapping[str, Any] | None = None) ->
         If another format version wrote it.
     """
     root = StoreRoot(str(url), dict(storage_options or {}))
-    if not store_exists(root):
-        raise StoreNotFoundError(f"{root.url}: no store here; `splicestore ingest genomes {root.url} CONFIG` makes one")
+    require_store(root)
     return Store(root)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +24,9 @@ from splicestore.cli.output import (
     progress_bar,
     storage_options,
 )
+
+if TYPE_CHECKING:
+    from splicestore.ingest.genomes import GenomeReport
 
 app = typer.Typer(help="Put genomes into a store.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -107,28 +111,11 @@ def genomes(
     if as_json:
         print_json({"genomes": {r.genome_id: r.document() for r in reports}})
         return
-    rows = []
-    for r in reports:
-        d = r.document()
-        rows.append(
-            [r.genome_id, r.status, r.generation, d["n_bases"], d["n_contigs"], d["n_genes"], d["n_sites"]["donor"],
-             d["n_sites"]["acceptor"], d["canonical_fraction"], len(d["conditions"]), sum(d["dropped"].values()), r.seconds]
-        )  # fmt: skip
-    columns = [
-        "genome",
-        "status",
-        "generation",
-        "bases",
-        "contigs",
-        "genes",
-        "donors",
-        "acceptors",
-        "canonical",
-        "conditions",
-        "in ledger",
-        "seconds",
-    ]
+    columns, rows = _report_table(reports)
     print_table(columns, rows)
+    for r in reports:
+        if dropped := r.document()["dropped"]:
+            print(f"  {r.genome_id} in ledger: " + ", ".join(f"{reason} {n:,}" for reason, n in dropped.items()))
     if reports:
         projected = max(r.projected_peak_bytes for r in reports)
         observed = max(r.observed_peak_bytes for r in reports)
@@ -138,6 +125,22 @@ def genomes(
             else f"peak memory: {format_bytes(observed)}"
         )
         print(f"store: {store}    why was something dropped? `splicestore explain {store} GENE`")
+
+
+def _report_table(reports: Sequence[GenomeReport]) -> tuple[list[str], list[list[Any]]]:
+    """One row a genome."""
+    columns = ["genome", "status", "generation", "bases", "contigs", "genes", "donors", "acceptors", "canonical", "conditions",
+               "in ledger", "seconds"]  # fmt: skip
+    rows: list[list[Any]] = []
+    for r in reports:
+        d = r.document()
+        canonical = d["canonical_fraction"] if d["n_introns"] else None
+        sites = d["n_sites"]
+        rows.append(
+            [r.genome_id, r.status, r.generation, d["n_bases"], d["n_contigs"], d["n_genes"], sites["donor"], sites["acceptor"],
+             canonical, len(d["conditions"]), sum(d["dropped"].values()), r.seconds]
+        )  # fmt: skip
+    return columns, rows
 
 
 def _write_share(root: Any, document: Any, partition: str, run: Any, genome_ids: list[str], as_json: bool) -> None:
@@ -187,6 +190,9 @@ def usage(
     mix_estimators: Annotated[
         bool, typer.Option(help="Let a condition mix SpliSER tables and junction counts.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let conditions go that PANEL has and SHEET has not.")
+    ] = False,
     override_gates: Annotated[bool, typer.Option(help="Keep files that the join gate refuses.")] = False,
     steal: Annotated[bool, STEAL] = False,
     force: Annotated[bool, FORCE] = False,
@@ -210,7 +216,14 @@ def usage(
         storage_options=options,
     )
     report = ingest_usage(
-        StoreRoot(store, options), genome, panel, sheet, run, new_sites=new_sites, mix_estimators=mix_estimators
+        StoreRoot(store, options),
+        genome,
+        panel,
+        sheet,
+        run,
+        new_sites=new_sites,
+        mix_estimators=mix_estimators,
+        replace=replace,
     )
     if as_json:
         print_json(report.document())

@@ -35,9 +35,12 @@ def parse_size(text: str | None, option: str) -> int | None:
     from dask.utils import parse_bytes
 
     try:
-        return int(parse_bytes(text))
+        n_bytes = int(parse_bytes(text))
     except ValueError as error:
         raise typer.BadParameter(f"{option} {text!r}: write a size such as 4GiB") from error
+    if n_bytes < 2**20:
+        raise typer.BadParameter(f"{option} {text!r} is {n_bytes} bytes; write the unit, as in 4GiB")
+    return n_bytes
 
 
 _TEXT_OPTIONS = ("key", "secret", "token", "profile", "region", "region_name", "endpoint_url")

@@ -142,8 +142,9 @@ def _joined_error(failed: Sequence[tuple[GenomeConfig, SpliceStoreError]], n_gen
     first = failed[0][1]
     if len(failed) == 1:
         return first
-    listed = "; ".join(f"{genome.genome_id}: {error}" for genome, error in failed)
-    return type(first)(f"{len(failed)} of {n_genomes} genomes were not ingested, the others are: {listed}")
+    listed = "".join(f"\n  {genome.genome_id}: {error}" for genome, error in failed)
+    others = "; the others are published" if len(failed) < n_genomes else ""
+    return type(first)(f"{len(failed)} of {n_genomes} genomes were not ingested{others}:{listed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +239,12 @@ def _check_memory(genome: GenomeConfig, projected: int, options: IngestOptions) 
     if options.max_memory is not None and projected > options.max_memory:
         raise PlanError(
             f"genome {genome.genome_id} needs up to {format_bytes(projected)}, --max-memory allows "
-            f"{format_bytes(options.max_memory)}: give it --max-memory {-(-projected // 2**20)}MiB, or fewer conditions at once "
-            "(`ingest usage` adds the others as panels)"
+            f"{format_bytes(options.max_memory)}: give it --max-memory {-(-projected // 2**20)}MiB"
+            + (
+                ", or fewer conditions at once (`ingest usage` adds the others as panels)"
+                if genome.usage or genome.samples
+                else ""
+            )
         )
 
 

@@ -56,6 +56,8 @@ class JoinReport:
     """Strata that the gate looks at, where they are not ``rates``. Of junctions: those with at least one end on a
     site. A junction of a gene that is not annotated misses with both ends and says nothing about coordinates; a
     shifted end misses alone."""
+    elsewhere: str = ""
+    """For the gate's message: what share of the rows is on contigs that the genome does not have."""
 
     @property
     def rate(self) -> float:
@@ -439,6 +441,23 @@ def _place(names: NDArray[np.object_], contigs: Contigs) -> tuple[Int64, Int64, 
     return np.where(known, contigs.offset[contig], -1), np.where(known, contigs.length[contig], 0), known
 
 
+def _judged_rows(known: NDArray[np.bool_], contigs: Contigs) -> NDArray[np.float64]:
+    """Weight of each row in the join gate: rows on chromosomes that were left out do not count."""
+    return known.astype(np.float64) if contigs.is_selection else np.ones(len(known))
+
+
+def _elsewhere(names: NDArray[np.object_], known: NDArray[np.bool_]) -> str:
+    if known.all():
+        return ""
+    first = names[int(np.argmin(known))]
+    return f"; {int((~known).sum()):,} of its {len(known):,} rows name contigs that the genome does not have, first {first!r}"
+
+
+def _no_contig(contigs: Contigs) -> str:
+    """Reason in the ledger of a row whose contig the genome does not have."""
+    return "chromosome_not_selected" if contigs.is_selection else "unknown_contig"
+
+
 def _bases(position: Int64, shift: int, offset: Int64, length: Int64) -> Int64:
     """Absolute base of a contig position plus a shift; -1 where it falls off the contig."""
     base = position + shift
@@ -465,24 +484,35 @@ def _add_site_counts(
     counts = _one_sample(usage, counts)
     offset, length, known = _place(counts.contig, tables.contigs)
     declared = usage.convention != "auto"
-    weight = np.ones(len(counts.position))
+    weight = _judged_rows(known, tables.contigs)
     tried = {}
     for convention in [usage.convention] if declared else ["spliser", "splicevo"]:
         match = _match_sites(counts, offset, length, index, convention)
         rates = join_rates(match, weight)
-        report = JoinReport(usage.file, "spliser", usage.condition_id, convention, declared, rates, len(weight))
+        report = JoinReport(
+            usage.file,
+            "spliser",
+            usage.condition_id,
+            convention,
+            declared,
+            rates,
+            len(weight),
+            elsewhere=_elsewhere(counts.contig, known),
+        )
         tried[convention] = (report, match)
     report, match = max(tried.values(), key=lambda pair: pair[0].worst)
     if check_gate and not _passes(report):
-        hint = _shift_hint(counts, offset, length, index)
-        raise GateError(_gate_message(report, usage) + hint)
+        hint = _shift_hint(counts, offset, length, index, weight)
+        raise GateError(_gate_message(report, usage, index) + hint)
     hit = match.row >= 0
     alpha, beta, measured = sums
     np.add.at(alpha, match.row[hit], counts.alpha[hit])
     np.add.at(beta, match.row[hit], counts.beta[hit])
     measured[match.row[hit]] = True
     reason = np.where(
-        ~known, "unknown_contig", np.where(match.row == AMBIGUOUS, "ambiguous_boundary", "unknown_site")
+        ~known,
+        _no_contig(tables.contigs),
+        np.where(match.row == AMBIGUOUS, "ambiguous_boundary", "unknown_site"),
     ).astype(object)
     unmatched.add(counts.contig[~hit], counts.position[~hit], counts.strand[~hit], reason[~hit])
     return report
@@ -533,7 +563,7 @@ def _place_junctions(
     match = match_boundaries(
         index, np.concatenate((left, off)), np.concatenate((off, right)), side, np.concatenate((strand, strand))
     )
-    reads = np.concatenate((counts.reads, counts.reads))
+    reads = np.tile(counts.reads * _judged_rows(known, tables.contigs), 2)
     hit = match.row >= 0
     anchored = np.tile(hit[:n] | hit[n:], 2)
     report = JoinReport(
@@ -545,12 +575,13 @@ def _place_junctions(
         join_rates(match, reads),
         n,
         judged=join_rates(match, reads * anchored),
+        elsewhere=_elsewhere(counts.contig, known),
     )
     missed = match.row < 0
     unplaced = np.concatenate((left, right)) < 0
     reason = np.select(
         [np.tile(~known, 2), unplaced, np.tile(strand == 0, 2)],
-        ["unknown_contig", "past_contig_end", "no_strand"],
+        [_no_contig(tables.contigs), "past_contig_end", "no_strand"],
         "unknown_site",
     ).astype(object)
     names = np.concatenate((counts.contig, counts.contig))
@@ -610,39 +641,37 @@ def _add_junctions(
 def check_join_gate(report: JoinReport, usage: UsageFile, index: SiteIndex) -> None:
     """Refuse a file whose rows do not lie on sites."""
     if report.n_rows and not _passes(report):
-        raise GateError(
-            _gate_message(report, usage)
-            + (
-                "; the genome has no splice sites: give it an annotation, or set `observed_sites`"
-                if len(index.key) == 0
-                else ""
-            )
-        )
+        raise GateError(_gate_message(report, usage, index))
 
 
 def _passes(report: JoinReport) -> bool:
     return report.n_rows == 0 or report.worst >= JOIN_GATE
 
 
-def _gate_message(report: JoinReport, usage: UsageFile) -> str:
+def _gate_message(report: JoinReport, usage: UsageFile, index: SiteIndex) -> str:
+    if len(index.key) == 0:
+        return (
+            f"{usage.file}: the genome has no splice sites that its rows could join; give the genome an annotation, set "
+            "`observed_sites` (junction files), or leave usage out"
+        )
     is_junction = report.convention == "junction"
     strata = ", ".join(f"{k}{s} {m:.0f} of {t:.0f}" for (k, s), (m, t) in (report.judged or report.rates).items())
     return (
         f"{usage.file}: {report.rate:.0%} of its {'reads' if is_junction else 'rows'} lie on splice sites of the annotation; "
         f"by class and strand{', of junctions with an end on a site' if is_junction else ''}: {strata} (convention "
-        f"{report.convention}, allowed from {JOIN_GATE:.0%} in each): the coordinates are probably off or of another assembly; "
+        f"{report.convention}, allowed from {JOIN_GATE:.0%} in each){report.elsewhere}: the coordinates are probably off or of "
+        "another assembly; "
         "--override-gates keeps what joins"
     )
 
 
-def _shift_hint(counts: SiteCounts, offset: Int64, length: Int64, index: SiteIndex) -> str:
+def _shift_hint(counts: SiteCounts, offset: Int64, length: Int64, index: SiteIndex, weight: NDArray[np.float64]) -> str:
     """Say which shift or convention would join, if one would."""
     best = ("", 0.0)
     for convention in ("spliser", "splicevo"):
         for shift in (-2, -1, 0, 1, 2):
             match = _match_sites(counts, offset, length, index, convention, shift)
-            rates = join_rates(match, np.ones(len(counts.position)))
-            report = JoinReport("", "spliser", "", convention, False, rates, len(counts.position))
+            report = JoinReport("", "spliser", "", convention, False, join_rates(match, weight), len(weight))
             if report.worst > best[1] and report.worst >= JOIN_GATE:
                 moved = f"and all positions moved by {shift:+d}" if shift else "as it stands"
                 best = (f"; with convention {convention} {moved}, {report.rate:.0%} would join: the file is off by "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from splicestore.cluster import Executor
-from splicestore.ingest.inputs import MAIN_PANEL, UsageInputs
+from splicestore.errors import GateError
+from splicestore.ingest.inputs import MAIN_PANEL
 from splicestore.ingest.job import GenomeJob, WrittenPanel, job_panel, write_panel
-from splicestore.ingest.recorded import recorded_usage
+from splicestore.ingest.recorded import RecordedUsage, recorded_usage
 from splicestore.schema import Plan
 from splicestore.storage import StoreRoot, read_group, read_pointer
 
@@ -70,9 +72,16 @@ def republish_panels(job: GenomeJob, executor: Executor, old_sites: str | None) 
     written = []
     for panel, generation in _stale_of(job, old_sites).items():
         logger.info("%s: joining panel %s again to the new splice sites", job.genome.genome_id, panel)
-        usage, mix_estimators = recorded_inputs(job, panel, generation)
-        target = job_panel(job, panel, mix_estimators=mix_estimators)
-        written.append(write_panel(target, usage, job.options, executor))
+        recorded = recorded_inputs(job, panel, generation)
+        target = job_panel(job, panel, mix_estimators=recorded.mix_estimators)
+        options = replace(job.options, override_gates=job.options.override_gates or recorded.override_gates)
+        try:
+            written.append(write_panel(target, recorded.inputs, options, executor))
+        except GateError as error:
+            raise GateError(
+                f"genome {job.genome.genome_id}: panel {panel!r} does not join the new splice sites: {error}; --drop-usage leaves "
+                "its counts with the old ones"
+            ) from error
     return written
 
 
@@ -80,13 +89,15 @@ def stale_plans(job: GenomeJob, old_sites: str | None) -> dict[str, Plan]:
     """Plans of the panels that will be joined again: {panel: plan}."""
     plans = {}
     for panel, generation in _stale_of(job, old_sites).items():
-        usage, mix_estimators = recorded_inputs(job, panel, generation)
-        plans[panel] = usage.plan(job.tables.site_digest, job.tables.contigs.digest, mix_estimators=mix_estimators)
+        recorded = recorded_inputs(job, panel, generation)
+        plans[panel] = recorded.inputs.plan(
+            job.tables.site_digest, job.tables.contigs.digest, mix_estimators=recorded.mix_estimators
+        )
     return plans
 
 
-def recorded_inputs(job: GenomeJob, panel: str, generation: str) -> tuple[UsageInputs, bool]:
-    """Inputs of a panel as its manifest records them, and whether it may mix estimators; each must still be the same."""
+def recorded_inputs(job: GenomeJob, panel: str, generation: str) -> RecordedUsage:
+    """Inputs of a panel as its manifest records them; each must still be the same."""
     return recorded_usage(
         job.root,
         f"usage/{job.genome.genome_id}/{panel}/{generation}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from splicestore.config import UsageFile
@@ -12,10 +13,20 @@ from splicestore.schema import InputDigest
 from splicestore.storage import StoreRoot, input_exists, read_sealed
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedUsage:
+    """What a usage generation was made from, and how."""
+
+    inputs: UsageInputs
+    mix_estimators: bool
+    override_gates: bool
+    """Its join gate was overridden, and is again: the counts are the ones that somebody chose to keep."""
+
+
 def recorded_usage(
     root: StoreRoot, base: str, options: IngestOptions, *, aliases: InputDigest | None, purpose: str, what_now: str
-) -> tuple[UsageInputs, bool]:
-    """Files of a usage generation, and whether a condition may mix estimators.
+) -> RecordedUsage:
+    """Find the files of a usage generation again.
 
     Parameters
     ----------
@@ -44,7 +55,7 @@ def recorded_usage(
         found[usage.file] = digest
     digests = tuple(found[usage.file] for usage in files)
     inputs = UsageInputs(tuple(files), digests, _missing_files(root, base), aliases)
-    return inputs, bool(provenance.get("mix_estimators"))
+    return RecordedUsage(inputs, bool(provenance.get("mix_estimators")), bool(provenance.get("override_gates")))
 
 
 def _missing_files(root: StoreRoot, base: str) -> tuple[UsageFile, ...]:

@@ -94,16 +94,16 @@ def _reencode_panel(
     executor: Executor,
 ) -> None:
     _, genome_id, panel = path.split("/")
-    usage, mix_estimators = recorded_usage(
+    recorded = recorded_usage(
         root,
         base,
         options,
         aliases=None,
-        purpose=f"{root.url_of(base)}: cannot be repaired",
+        purpose=f"{root.url_of(base)}: is repaired from its recorded inputs",
         what_now="put it back, or ingest again (a new generation)",
     )
-    target = stored_target(root, genome_id, panel, mix_estimators)
-    write_panel_parts(target, usage, base, parts, options, executor)
+    target = stored_target(root, genome_id, panel, recorded.mix_estimators)
+    write_panel_parts(target, recorded.inputs, base, parts, options, executor)
 
 
 def _refuse_missing(root: StoreRoot, base: str, urls: Sequence[str], options: IngestOptions) -> None:

@@ -38,6 +38,8 @@ class Contigs:
     names: tuple[str, ...]
     length: Int64
     aliases: Mapping[str, str]
+    is_selection: bool = False
+    """Whether ``chromosomes`` chose them: rows on other contigs say nothing about coordinates."""
 
     @property
     def offset(self) -> Int64:
@@ -166,6 +168,7 @@ def select_contigs(found: Sequence[FastaContig], config: GenomeConfig, aliases: 
         names=tuple(c.name for c in chosen),
         length=np.array([c.length for c in chosen], dtype=np.int64),
         aliases=_onto_contigs(aliases, [c.name for c in chosen]),
+        is_selection=config.chromosomes is not None,
     )
 
 

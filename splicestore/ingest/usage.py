@@ -11,7 +11,7 @@ import numpy as np
 
 from splicestore.cluster import open_executor
 from splicestore.config import UsageFile
-from splicestore.errors import ConfigError, InputError, PointerMovedError, StoreNotFoundError, close_names
+from splicestore.errors import ConfigError, PointerMovedError, StoreNotFoundError, close_names
 from splicestore.ingest.inputs import IngestOptions, collect_usage
 from splicestore.ingest.job import PanelTarget, write_panel
 from splicestore.ingest.panel import PanelSites
@@ -33,7 +33,7 @@ class UsageReport:
     genome_id: str
     panel: str
     status: str
-    """published | unchanged."""
+    """published | replaced | unchanged."""
     generation: str
     conditions: tuple[str, ...]
     dropped: Mapping[str, int]
@@ -63,8 +63,11 @@ def ingest_usage(
     *,
     new_sites: str = "drop",
     mix_estimators: bool = False,
+    replace: bool = False,
 ) -> UsageReport:
     """Join usage files to the sites of a stored genome and publish them as a panel.
+
+    The same sheet again changes nothing. A sheet with more conditions, or changed files, replaces the panel.
 
     Parameters
     ----------
@@ -72,13 +75,15 @@ def ingest_usage(
         URL of a sample sheet, or its rows.
     new_sites
         What to do with rows that lie on no stored site: ``drop`` (counted in the ledger) or ``error``.
+    replace
+        Let conditions go that the panel has and the sheet has not.
 
     Raises
     ------
     StoreNotFoundError
         If the genome is not stored.
     ConfigError
-        If a condition is in another panel of the genome already.
+        If a condition is in another panel of the genome already, or one of this panel is not in the sheet.
     InputError, GateError
         If a file is wrong or does not join.
     """
@@ -90,6 +95,13 @@ def ingest_usage(
     target = stored_target(root, genome_id, panel, mix_estimators, allow_new_sites=new_sites == "drop")
     files = _sheet_rows(sheet, genome_id, options)
     _refuse_repeated_conditions(target, files)
+    before = _panel_conditions(target, panel)
+    gone = [name for name in before if name not in {f.condition_id for f in files}]
+    if gone and not replace:
+        raise ConfigError(
+            f"panel {panel!r} of genome {genome_id} has {len(gone)} conditions that are not in the files given, first {gone[0]!r}: they "
+            "would be gone; give the new conditions a panel of their own, add these to the sheet, or say --replace"
+        )
     usage = collect_usage(genome_id, files, None, options)
     with write_lease(root, target.path, steal=options.steal) as lease:
         with open_executor(options.scheduler, urls=[root.url], profile=options.profile) as executor:
@@ -100,7 +112,7 @@ def ingest_usage(
     return UsageReport(
         genome_id,
         panel,
-        "published" if switched else "unchanged",
+        ("replaced" if before else "published") if switched else "unchanged",
         written.publication.generation,
         written.conditions,
         written.dropped,
@@ -123,10 +135,7 @@ def _check_sites_stand(target: PanelTarget) -> None:
 def _sheet_rows(sheet: str | Sequence[UsageFile], genome_id: str, options: IngestOptions) -> list[UsageFile]:
     if not isinstance(sheet, str):
         return list(sheet)
-    files = read_sample_sheet(sheet, genome_id=genome_id, storage_options=options.storage_options)
-    if not files:
-        raise InputError(f"{sheet}: has no row for genome {genome_id!r}")
-    return files
+    return read_sample_sheet(sheet, genome_id=genome_id, storage_options=options.storage_options)
 
 
 def stored_target(
@@ -150,6 +159,8 @@ def stored_target(
     names = ("contig_name", "contig_length", "alias_name", "alias_contig", "site_position", "site_strand", "site_kind")
     arrays = read_arrays(root, base, names)
     contigs = [str(name) for name in arrays["contig_name"]]
+    plan = root.get_json(f"{base}/plan.json") or {}
+    is_selection = plan.get("options", {}).get("chromosomes") is not None
     aliases = {str(a): contigs[int(row)] for a, row in zip(arrays["alias_name"], arrays["alias_contig"], strict=True)}
     n_sites = len(arrays["site_position"])
     sites = Sites(
@@ -163,23 +174,27 @@ def stored_target(
         root=root,
         genome_id=genome_id,
         panel=panel,
-        sites=PanelSites(Contigs(tuple(contigs), arrays["contig_length"], aliases), sites),
+        sites=PanelSites(Contigs(tuple(contigs), arrays["contig_length"], aliases, is_selection), sites),
         site_digest=str(found[0]["site_digest"]),
         mix_estimators=mix_estimators,
         allow_new_sites=allow_new_sites,
     )
 
 
+def _panel_conditions(target: PanelTarget, panel: str) -> list[str]:
+    """Conditions that a panel of the genome has now."""
+    path = f"usage/{target.genome_id}/{panel}"
+    pointer = read_pointer(target.root, path)
+    generation = pointer.generation(target.site_digest) if pointer else None
+    found = read_group(target.root, f"{path}/{generation}") if generation else None
+    return list(found[0]["conditions"]) if found else []
+
+
 def _refuse_repeated_conditions(target: PanelTarget, files: Sequence[UsageFile]) -> None:
     """A condition is its name: the same name in two panels would be two columns of one name."""
     given = {f.condition_id for f in files}
     for panel in pointer_names(target.root, f"usage/{target.genome_id}"):
-        pointer = read_pointer(target.root, f"usage/{target.genome_id}/{panel}")
-        generation = pointer.generation(target.site_digest) if pointer else None
-        if panel == target.panel or generation is None:
-            continue
-        found = read_group(target.root, f"usage/{target.genome_id}/{panel}/{generation}")
-        twice = sorted(given & set(found[0]["conditions"])) if found else []
+        twice = sorted(given & set(_panel_conditions(target, panel))) if panel != target.panel else []
         if twice:
             raise ConfigError(
                 f"condition {twice[0]!r} is in panel {panel!r} of genome {target.genome_id} already"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splicestore.config import UsageFile, condition_name, resolve_path, validate
-from splicestore.errors import InputError
+from splicestore.errors import InputError, close_names
 from splicestore.storage import input_exists, input_text_lines
 
 _COLUMNS = ("sample", "file", "condition", "tissue", "timepoint", "format", "convention")
@@ -31,7 +31,8 @@ def read_sample_sheet(
     Raises
     ------
     InputError
-        For missing columns, an empty file or condition, the same sample of a file twice; with file, line and value.
+        For missing columns, an empty file or condition, the same sample of a file twice; with file, line and value. If no row
+        is left, with the genomes that have some.
     """
     lines = [(n, text) for n, text in input_text_lines(url, storage_options=storage_options) if text.strip()]
     if not lines:
@@ -43,7 +44,7 @@ def read_sample_sheet(
         raise InputError(
             f"{url}: sample sheet needs columns sample, file and condition (or tissue); has {', '.join(header)}"
         )
-    rows = []
+    rows, others = [], dict[str, None]()
     for number, text in lines[1:]:
         cells = [c.strip() for c in next(csv.reader([text], delimiter=delimiter))]
         if len(cells) != len(header):
@@ -51,6 +52,15 @@ def read_sample_sheet(
         row = dict(zip(header, cells, strict=True))
         if genome_id is None or row.get("genome_id", genome_id) == genome_id:
             rows.append((number, row))
+        else:
+            others[row["genome_id"]] = None
+    if not rows:
+        of_genome = (
+            f" for genome {genome_id!r} in its column genome_id; {close_names(str(genome_id), others)}"
+            if others
+            else ""
+        )
+        raise InputError(f"{url}: has no row{of_genome}")
     return _usage_files(url, rows, storage_options)
 
 

@@ -391,6 +391,7 @@ class ObjectBackend:
 
     def _list(self, prefix: str) -> Iterator[tuple[str, Any]]:
         base = prefix.rstrip("/")
+        self._refuse_listing()
         with object_errors(self.url, prefix, "listing"):
             for chunk in self._store.list(f"{base}/" if base else None):
                 for entry in chunk:
@@ -398,6 +399,7 @@ class ObjectBackend:
 
     def children(self, prefix: str) -> list[str]:
         base = prefix.rstrip("/")
+        self._refuse_listing()
         with object_errors(self.url, prefix, "listing"):
             found = self._store.list_with_delimiter(f"{base}/" if base else None)
         paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
@@ -436,6 +438,13 @@ class ObjectBackend:
             raise TransferError(
                 f"{self.url}: there is no bucket {split_bucket(self.url)[0]!r}; make it, or check its name and the endpoint"
             ) from error
+
+    def _refuse_listing(self) -> None:
+        if self.url.startswith("http"):
+            raise StoreError(
+                f"{self.url}: a store on http(s) cannot be listed, so `ls`, `verify` and `prune` do not work on it; `info` and "
+                "reading do, and `splicestore copy` brings it to a disk"
+            )
 
     def _refuse_http(self) -> None:
         if self.url.startswith("http"):

@@ -15,7 +15,7 @@ from typing import Any
 
 import zarr
 
-from splicestore.errors import FormatError, PointerMovedError, StoreError
+from splicestore.errors import FormatError, PointerMovedError, StoreError, StoreNotFoundError
 from splicestore.schema import FORMAT_VERSION, ArraySpec, Plan
 from splicestore.storage.catalog import list_name
 from splicestore.storage.finalise import STATUS_COMPLETE, STATUS_INCOMPLETE, finalise_generation
@@ -277,6 +277,22 @@ def store_exists(root: StoreRoot) -> bool:
         return False
     check_format(document.get("attributes", {}).get("splicestore", {}), root.url)
     return True
+
+
+def require_store(root: StoreRoot) -> None:
+    """Refuse a URL without a store.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is none.
+    FormatError
+        If another format wrote it.
+    """
+    if not store_exists(root):
+        is_http = root.url.startswith("http")
+        made = "check the address" if is_http else f"`splicestore ingest genomes {root.url} CONFIG` makes one"
+        raise StoreNotFoundError(f"{root.url}: no store here; {made}")
 
 
 def check_format(attributes: Mapping[str, Any], url: str) -> None:

@@ -74,7 +74,7 @@ def test_a_changed_or_missing_input_is_named_and_nothing_is_written(study):
     table = Path(genome.usage[0].file)
     table.write_bytes(table.read_bytes() + b"\n")
     usage = generation(root, "usage/toy1/main")
-    with pytest.raises(StoreError, match=r"cannot be repaired, but its input .*toy1\.tsv changed"):
+    with pytest.raises(StoreError, match=r"is repaired from its recorded inputs, but its input .*toy1\.tsv changed"):
         reencode(root, "usage/toy1/main", usage, ["usage-00000"])
     assert stored(root) == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -84,6 +85,79 @@ def test_unknown_genomes_and_empty_sheets_are_named(study):
     done = splicestore("ingest", "usage", study / "store", "march", sheet, "--genome", "toy1")
     assert done.returncode == 3
     assert "has no row for genome 'toy1'" in done.stderr
+
+
+def two_conditions(study, panel, *conditions, options=(), check=0):
+    sheet = study / "in" / f"{panel}.sheet.csv"
+    sheet.write_text("sample,file,condition\n" + "".join(f"s{c},toy1.tsv,{c}\n" for c in conditions))
+    command = ("ingest", "usage", study / "store", panel, sheet, "--genome", "toy1", *options)
+    return splicestore(*command, check=check)
+
+
+def test_conditions_of_a_panel_are_let_go_only_when_asked(study):
+    two_conditions(study, "march", "Heart")
+    grown = two_conditions(study, "march", "Heart", "Lung", options=["--json"])
+    assert json.loads(grown.stdout)["status"] == "replaced"
+    before = hashes(study / "store")
+    refused = two_conditions(study, "march", "Lung", check=3)
+    assert (
+        "panel 'march' of genome toy1 has 1 conditions that are not in the files given, first 'Heart'" in refused.stderr
+    )
+    assert hashes(study / "store") == before
+    two_conditions(study, "march", "Lung", options=["--replace"])
+    assert ss.open_store(str(study / "store")).genomes["toy1"].condition_names == ["Brain_1", "Lung"]
+
+
+def test_usage_of_chromosomes_that_were_left_out_does_not_fail_the_join_gate(tmp_path):
+    config = write_study(tmp_path / "in")
+    document = json.loads(config.read_text())
+    document["genomes"][0]["chromosomes"] = ["chrA"]
+    # Seven rows of ten are on the other contig.
+    table = tmp_path / "in" / "toy1.tsv"
+    header, *rows = table.read_text().splitlines()
+    kept = [row for row in rows if "\tchrB\t" in row or "_3300\t" in row]
+    table.write_text("\n".join([header, *kept, *[r.replace("chrB", "chrC") for r in rows if "chrB" in r]]) + "\n")
+    config.write_text(json.dumps(document))
+    report = json.loads(splicestore("ingest", "genomes", tmp_path / "store", config, "--json", check=0).stdout)
+    dropped = report["genomes"]["toy1"]["dropped"]
+    assert dropped["usage_site:chromosome_not_selected"] == len(kept) - 10 + 20
+    assert "usage_site:unknown_contig" not in dropped
+    # Also for a panel that comes later, to the stored genome.
+    added = json.loads(add(tmp_path, "march", "Heart", table.read_text(), "--json").stdout)
+    assert added["dropped"] == {"usage_site:chromosome_not_selected": 40}
+    # Names that are of another naming scheme are still refused.
+    elsewhere = add(tmp_path, "april", "Lung", table.read_text().replace("chrA", "NC_1"), check=3)
+    assert "50 of its 50 rows name contigs that the genome does not have, first 'NC_1'" in elsewhere.stderr
+
+
+def test_a_panel_whose_gate_was_overridden_is_joined_again_with_a_new_annotation(study):
+    shifted = (study / "in" / "toy1.tsv").read_text().replace("_3300\t", "_elsewhere\t")
+    header, *rows = shifted.splitlines()
+    moved = [row if "_elsewhere" in row else row.replace("\tchr", "\tscaffold") for row in rows]
+    text = "\n".join([header, *moved]) + "\n"
+    assert "--override-gates" in add(study, "march", "Heart", text, check=3).stderr
+    add(study, "march", "Heart", text, "--override-gates")
+    genomes = study / "in" / "genomes.json"
+    document = json.loads(genomes.read_text())
+    document["genomes"][0]["chromosomes"] = ["chrA", "chrB"]
+    genomes.write_text(json.dumps(document))
+    annotation = study / "in" / "toy1.gtf.gz"
+    lines = gzip.decompress(annotation.read_bytes()).decode().splitlines()
+    annotation.write_bytes(gzip.compress("\n".join(line for line in lines if "chrB_200" not in line).encode() + b"\n"))
+    splicestore("ingest", "genomes", study / "store", genomes, check=0)
+    genome = ss.open_store(str(study / "store")).genomes["toy1"]
+    assert genome.condition_names == ["Brain_1", "Heart"]
+
+
+def test_a_sheet_without_a_row_for_the_genome_is_refused(tmp_path):
+    config = write_study(tmp_path / "in")
+    (tmp_path / "in" / "sheet.csv").write_text("sample,file,condition,genome_id\ns1,toy1.tsv,Heart,toy7\n")
+    genomes = tmp_path / "in" / "genomes.yaml"
+    genomes.write_text("genomes: [{genome_id: toy1, fasta: toy1.fa, annotation: toy1.gtf.gz, samples: sheet.csv}]\n")
+    done = splicestore("ingest", "genomes", tmp_path / "store", genomes, check=3)
+    assert "has no row for genome 'toy1' in its column genome_id; did you mean toy7?" in done.stderr
+    assert not (tmp_path / "store" / "genomes").exists()
+    assert config.exists()
 
 
 def junctions_of(store: Path) -> list[tuple[str, int, int, str]]:

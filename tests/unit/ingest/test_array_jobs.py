@@ -257,3 +257,22 @@ def test_options_that_publish_nothing_else_do_not_change_the_generation(study, r
     work(root, study.one, 1, 2)
     assert finalise(root)
     assert read_pointer(root, PATH).current == read_pointer(study.plain, PATH).current
+
+
+def test_finalise_names_the_jobs_of_every_genome_that_waits(root, study):
+    ingest_share(root, study.two, JobShare(0, 3))
+    done = splicestore("finalise", root.url)
+    assert done.returncode == 4
+    assert "2 names wait for jobs:" in done.stderr
+    for genome in ("toy1", "toy2"):
+        assert f"genomes/{genome}/" in done.stderr
+    for index in (1, 2):
+        ingest_share(root, study.two, JobShare(index, 3))
+    assert "published" in splicestore("finalise", root.url, check=0).stdout
+    # A batch script may say it twice.
+    assert "nothing waits to be finalised" in splicestore("finalise", root.url, check=0).stdout
+
+
+def test_finalise_without_a_store_says_so(tmp_path):
+    done = splicestore("finalise", tmp_path / "nothing")
+    assert (done.returncode, "no store here" in done.stderr) == (4, True)
