@@ -74,6 +74,11 @@ class Store:
         """Path or URL of the store."""
         return self.root.url
 
+    @property
+    def n_requests(self) -> int:
+        """Reads that the storage was asked for so far, in this process: documents and ranges of objects, zarr's own not counted."""
+        return self.root.reads.n
+
     def __repr__(self) -> str:
         return f"Store({self.url!r}: {len(self.genomes)} genomes, {len(self.splits)} splits, {len(self.predictions)} predictions)"
 

@@ -88,7 +88,8 @@ def from_bam(
     rows = [(name, t.counted, t.spliced, t.skipped.total()) for name, t in report.samples.items()]
     print_table(("sample", "reads", "spliced", "skipped"), rows)
     print(
-        f"{report.n_sites:,} sites from {report.n_junctions_kept:,} junctions ({report.n_junctions_seen:,} seen in reads, annotated ones kept without); "
+        f"{report.n_sites:,} sites from {report.n_junctions_kept:,} junctions "
+        f"({report.n_junctions_seen:,} seen in reads, annotated introns beside them); "
         f"{report.n_sites_without_strand:,} without strand, {report.n_sites_without_reads:,} without a split read"
     )
     print(f"written: {report.path}, format spliser")

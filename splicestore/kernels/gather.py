@@ -7,6 +7,7 @@ the neighbouring contig has there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from splicestore.kernels.sequence import N_CODE as _N_CODE
-from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, LABEL_ACCEPTOR, LABEL_DONOR, LABEL_IGNORE
+from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, LABEL_ACCEPTOR, LABEL_DONOR, LABEL_IGNORE, LABEL_NONE
 
 Int64 = NDArray[np.int64]
 
@@ -189,8 +190,15 @@ def _cut_usage(rows, sites, usage, size, found, out):  # type: ignore[no-untyped
             row += 1
 
 
-def cut_bases(rows: WindowRows, live: LiveBases, flank: int, length: int) -> NDArray[np.uint8]:
+def cut_bases(
+    rows: WindowRows, live: LiveBases, flank: int, length: int, make: Callable[..., NDArray[Any]] = np.empty
+) -> NDArray[np.uint8]:
     """Cut the inputs ``[start - flank, start - flank + length)``.
+
+    Parameters
+    ----------
+    make
+        Where the result comes from, called as ``numpy.empty``.
 
     Returns
     -------
@@ -209,12 +217,14 @@ def cut_bases(rows: WindowRows, live: LiveBases, flank: int, length: int) -> NDA
     if outside.any():
         b = int(outside.argmax())
         raise IndexError(f"window {b} needs bases [{low[b]}, {high[b]}), beyond the block in slot {rows.slot[b]}")
-    out = np.empty((len(rows.start), length), dtype=np.uint8)
+    out = make((len(rows.start), length), np.uint8)
     _cut_bases(rows, live, flank, out)
     return out
 
 
-def cut_labels(rows: WindowRows, sites: LiveSites, window_size: int) -> tuple[NDArray[np.uint8], SitesFound]:
+def cut_labels(
+    rows: WindowRows, sites: LiveSites, window_size: int, make: Callable[..., NDArray[Any]] = np.empty
+) -> tuple[NDArray[np.uint8], SitesFound]:
     """Label the centres with the sites of each window's strand.
 
     Returns
@@ -225,20 +235,28 @@ def cut_labels(rows: WindowRows, sites: LiveSites, window_size: int) -> tuple[ND
         The sites of either strand, for ``cut_usage``.
     """
     n = len(rows.start)
-    label = np.zeros((n, window_size), dtype=np.uint8)
+    label = make((n, window_size), np.uint8)
+    label.fill(LABEL_NONE)
     found = SitesFound(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64))
     _cut_labels(rows, sites, label, found)
     return label, found
 
 
-def cut_usage(rows: WindowRows, sites: LiveSites, usage: LiveUsage, window_size: int, found: SitesFound) -> UsageRows:
+def cut_usage(
+    rows: WindowRows,
+    sites: LiveSites,
+    usage: LiveUsage,
+    window_size: int,
+    found: SitesFound,
+    make: Callable[..., NDArray[Any]] = np.empty,
+) -> UsageRows:
     """Collect the usage of the measured sites that ``cut_labels`` found; windows with ``n_measured`` 0 have none."""
     shape: Any = (int(found.n_measured.sum()), usage.column.shape[1])
     out = UsageRows(
-        window=np.empty(shape[0], dtype=np.int32),
-        position=np.empty(shape[0], dtype=np.int32),
-        alpha=np.empty(shape, dtype=np.float32),
-        beta=np.empty(shape, dtype=np.float32),
+        window=make(shape[0], np.int32),
+        position=make(shape[0], np.int32),
+        alpha=make(shape, np.float32),
+        beta=make(shape, np.float32),
     )
     _cut_usage(rows, sites, usage, window_size, found, out)
     return out

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import SplitError, close_names
+from splicestore.kernels.naming import match_contigs
 from splicestore.schema import SUBSET_TEST, SUBSET_TRAIN, SUBSET_VAL
 from splicestore.split.values import Codes, GenomeLayout, SplitOptions
-
-_PREFIX = re.compile(r"(?i)^chr")
 
 
 def resolve_chromosomes(
@@ -48,26 +46,15 @@ def resolve_chromosomes(
     >>> resolve_chromosomes(["chr2", "X"], ["1", "2", "X"], "human")
     array([1, 2])
     """
-    exact = {name: index for index, name in enumerate(contig_name)}
-    for alias, name in (aliases or {}).items():
-        exact.setdefault(alias, exact[name])
-    bare: dict[str, list[int]] = {}
-    for index, name in enumerate(contig_name):
-        bare.setdefault(_PREFIX.sub("", name), []).append(index)
-    found = [_resolve(name, exact, bare, contig_name, genome_id) for name in wanted]
-    return np.array(found, dtype=np.int64)
+    return np.array([_the_contig(name, contig_name, aliases, genome_id) for name in wanted], dtype=np.int64)
 
 
-def _resolve(
-    name: str, exact: dict[str, int], bare: dict[str, list[int]], contig_name: Sequence[str], genome_id: str
-) -> int:
-    if name in exact:
-        return exact[name]
-    candidates = bare.get(_PREFIX.sub("", name), [])
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        names = ", ".join(contig_name[index] for index in candidates)
+def _the_contig(name: str, contig_name: Sequence[str], aliases: Mapping[str, str] | None, genome_id: str) -> int:
+    matches = match_contigs(name, contig_name, aliases)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(contig_name[index] for index in matches)
         raise SplitError(f"chromosome {name!r} of {genome_id} could be any of {names}; write the name you mean in full")
     raise SplitError(f"chromosome {name!r} is no contig of {genome_id}; {close_names(name, contig_name)}")
 

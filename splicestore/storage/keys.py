@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,6 +53,19 @@ def io_errors(url: str, what: str) -> Iterator[None]:
         raise TransferError(f"{url}: {what} failed: {error}") from error
 
 
+class ReadCount:
+    """Counts reads from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.n = 0
+
+    def add(self) -> None:
+        """One more."""
+        with self._lock:
+            self.n += 1
+
+
 @dataclass(frozen=True)
 class StoreRoot:
     """A store's address: URL plus the options that open it. Picklable, holds no connection."""
@@ -84,6 +98,11 @@ class StoreRoot:
         """Shard indexes read so far; generations never change, so they never go stale."""
         return IndexCache()
 
+    @cached_property
+    def reads(self) -> ReadCount:
+        """Reads through this root so far."""
+        return ReadCount()
+
     def url_of(self, key: str) -> str:
         """URL of a key, for messages and for plain readers."""
         return f"{self.url}/{key}" if key else self.url
@@ -96,6 +115,7 @@ class StoreRoot:
 
     def read(self, key: str) -> Tagged | None:
         """Read a small document with what identifies this version of it; None if there is none."""
+        self.reads.add()
         with io_errors(self.url_of(key), "reading"):
             return self.backend.get(key)
 
@@ -124,11 +144,13 @@ class StoreRoot:
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Read ``length`` bytes from ``start`` on (fewer where the object ends before); FileNotFoundError if absent."""
+        self.reads.add()
         with io_errors(self.url_of(key), "reading"):
             return self.backend.get_range(key, start, length)
 
     def get_suffix(self, key: str, length: int) -> bytes | None:
         """Read the last ``length`` bytes; None if the object is absent."""
+        self.reads.add()
         with io_errors(self.url_of(key), "reading"):
             return self.backend.get_suffix(key, length)
 

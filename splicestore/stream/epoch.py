@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from splicestore.errors import PlanError
 from splicestore.kernels.shuffle import LaneOrder, order_epoch
-from splicestore.stream.plan import Share, Tail, WindowPlan
+from splicestore.stream.options import Share, Tail
+from splicestore.stream.plan import WindowPlan
 
 Int64 = NDArray[np.int64]
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 
 from splicestore.errors import ConfigError
+from splicestore.kernels.one_hot import N_BASES, expand_one_hot
 from splicestore.stream.batch import Batch
 
-N_BASES = 4
+_BITS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 
 
 def one_hot(
@@ -19,6 +20,7 @@ def one_hot(
     device: Any = None,
     layout: Literal["NCL", "NLC"] = "NCL",
     dtype: torch.dtype = torch.float32,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Expand base codes; N becomes zeros.
 
@@ -32,19 +34,47 @@ def one_hot(
         ``NCL`` gives (B, 4, L), ``NLC`` gives (B, L, 4); channels are A, C, G, T.
     dtype
         Of the result.
+    out
+        Contiguous tensor of the result's shape and dtype, on the device of the codes, that is written and returned: a buffer
+        used again spares the page faults of new memory.
 
     Returns
     -------
     one_hot : (B, 4, L) or (B, L, 4)
         Contiguous; without the first axis for (L,).
+
+    Raises
+    ------
+    ConfigError
+        For an unknown layout, or an ``out`` that does not fit.
     """
     if layout not in ("NCL", "NLC"):
         raise ConfigError(f"layout must be NCL or NLC, got {layout!r}")
     sequence = sequence_or_batch.sequence if isinstance(sequence_or_batch, Batch) else sequence_or_batch
     codes = torch.as_tensor(sequence, device=device)
-    axis = -2 if layout == "NCL" else -1
-    bases = torch.arange(N_BASES, dtype=codes.dtype, device=codes.device)
-    return (codes.unsqueeze(axis) == (bases[:, None] if layout == "NCL" else bases)).to(dtype)
+    length = codes.shape[-1]
+    shape = (*codes.shape[:-1], *((N_BASES, length) if layout == "NCL" else (length, N_BASES)))
+    if out is None:
+        out = torch.empty(shape, dtype=dtype, device=codes.device)
+    elif (tuple(out.shape), out.device, out.is_contiguous()) != (shape, codes.device, True):
+        raise ConfigError(
+            f"out must be a contiguous tensor of shape {shape} on {codes.device}, got {tuple(out.shape)} on {out.device}"
+            f"{'' if out.is_contiguous() else ', not contiguous'}"
+        )
+    if codes.device.type == "cpu" and codes.dtype == torch.uint8:
+        _expand_on_host(codes.reshape(-1, length), out.view(-1, *shape[-2:]), layout)
+    else:
+        bases = torch.arange(N_BASES, dtype=codes.dtype, device=codes.device)
+        axis = -2 if layout == "NCL" else -1
+        out.copy_(codes.unsqueeze(axis) == (bases[:, None] if layout == "NCL" else bases))
+    return out
+
+
+def _expand_on_host(codes: torch.Tensor, out: torch.Tensor, layout: str) -> None:
+    """The compiled kernel writes the bits of one and zero: so it needs no type that numpy or numba lacks."""
+    bits = _BITS[out.element_size()]
+    one = torch.ones(1, dtype=out.dtype).view(bits).numpy()[0]
+    expand_one_hot(codes.contiguous().numpy(), out.view(bits).numpy(), one, channels_last=layout == "NLC")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.errors import ConfigError, PlanError, SplitError, WindowError, close_names
+from splicestore.errors import ConfigError, close_names
 from splicestore.kernels.intervals import pointers
-from splicestore.kernels.mixing import mix_fraction
 from splicestore.kernels.naming import natural_key
 from splicestore.kernels.shuffle import PURPOSE_WEIGHT, random_words
-from splicestore.schema import BLOCK_BASES, SUBSET_EXCLUDED, SUBSET_NAMES
+from splicestore.schema import BLOCK_BASES
+from splicestore.stream.options import Share, StreamOptions
 from splicestore.stream.protocols import GenomeSource, SplitSource
+from splicestore.stream.select import select_windows
 
 Int64 = NDArray[np.int64]
 
-LANES_DEFAULT = 8
 BLOCKS_A_LANE_TO_SHARE = 64
 """Below this many blocks a lane, ranks that own lanes would get unequal work: every rank reads all instead."""
 SITE_BYTES = 14
@@ -30,94 +29,8 @@ POOL_GROWTH = 1.5
 """Sites and counts of live blocks lie in common arrays that grow by a half when full."""
 BLOCKS_IN_FLIGHT = 16
 """Blocks read at once, and read ahead; enough to hide 30 ms of latency on one core."""
-
-
-Tail = Literal["short", "pad", "drop"]
-Share = Literal["lanes", "replicate"]
-TAILS = ("short", "pad", "drop")
-SHARES = ("auto", "lanes", "replicate")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """All that decides which windows come, in what order and cut how; nothing of who reads them."""
-
-    subset: str
-    batch_size: int
-    """Windows of a global batch, over all ranks."""
-    seed: int
-    window_size: int
-    context_size: int
-    lanes: int
-    tail: Tail
-    shuffle: bool
-    shuffle_memory: int
-    """Bytes that the live blocks of all lanes may take together."""
-    genomes: tuple[str, ...]
-    """Genomes streamed, in the order of the split."""
-    conditions: tuple[str, ...] | None
-    """Chosen conditions in their order, None for all."""
-    geneless: float
-    """Share of the windows without a gene that are kept, in [0, 1]."""
-    genome_weights: Mapping[str, float]
-    jitter: int
-    """Largest shift of a window, in bp."""
-    reverse_complement: bool
-    """Read a random half of the windows from the other strand."""
-    share: Literal["auto", "lanes", "replicate"]
-    min_reads: float
-
-    @property
-    def flank(self) -> int:
-        """Bases before the centre that a window may need, in bp: context and jitter."""
-        return self.context_size + self.jitter
-
-    @property
-    def input_length(self) -> int:
-        """L, in bp."""
-        return self.window_size + 2 * self.context_size
-
-
-def check_options(options: StreamOptions, split: SplitSource) -> None:
-    """Refuse options that contradict each other or the split.
-
-    Raises
-    ------
-    ConfigError
-        For a value outside its range.
-    WindowError
-        Where context and jitter reach further than the split was guarded for.
-    PlanError
-        Where batches cannot be divided into lanes.
-    """
-    streamed = [name for code, name in enumerate(SUBSET_NAMES) if code != SUBSET_EXCLUDED]
-    if options.subset not in streamed:
-        raise ConfigError(f"subset must be one of {', '.join(streamed)}, got {options.subset!r}")
-    for value, allowed, name in ((options.tail, TAILS, "tail"), (options.share, SHARES, "share")):
-        if value not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    if not 0 <= options.seed < 2**64:
-        raise ConfigError(f"seed must lie in [0, 2**64), got {options.seed}")
-    if not 0.0 <= options.geneless <= 1.0:
-        raise ConfigError(f"geneless is a share and lies in [0, 1], got {options.geneless}")
-    if options.context_size < 0 or options.jitter < 0:
-        raise ConfigError(f"context_size and jitter are in bp, from 0 on; got {options.context_size}, {options.jitter}")
-    if options.flank > split.context_size:
-        raise WindowError(
-            f"split {split.name}: context_size {options.context_size} + jitter {options.jitter} reach {options.flank} bp "
-            f"beyond a window, but its guard kept {split.context_size} bp apart from other subsets; give a context_size of at "
-            f"most {max(0, split.context_size - options.jitter)}, or split again with a larger context"
-        )
-    if options.lanes < 1 or options.batch_size < 1 or options.batch_size % options.lanes:
-        raise PlanError(
-            f"batch_size {options.batch_size} is not a multiple of lanes {options.lanes}; a batch takes equally many windows of "
-            f"each lane, so take {max(1, round(options.batch_size / max(1, options.lanes))) * max(1, options.lanes)} or other lanes"
-        )
-    if options.shuffle_memory < 1:
-        raise ConfigError(f"shuffle_memory is in bytes and positive, got {options.shuffle_memory}")
-    for name, weight in options.genome_weights.items():
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"genome_weights[{name!r}] must be 0 or more, got {weight}")
+BYTES_IN_FLIGHT = 128 * 1024 * 1024
+"""No more is read ahead while blocks of so many bytes in memory are: with hundreds of conditions a block is large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,37 +153,6 @@ def choose_live_blocks(block_bytes: Int64, lanes: int, memory: int) -> int:
     return lanes * max(1, (fitting - BLOCKS_IN_FLIGHT) // lanes - 1)
 
 
-def _keep_geneless(split: SplitSource, genome_ids: Sequence[str], seed: int, share: float) -> NDArray[np.bool_]:
-    """Windows with a gene, and of the others a share chosen by place, strand, genome and seed: not by row or epoch."""
-    keep = np.asarray(split.window_has_gene, dtype=bool).copy()
-    if share >= 1.0:
-        return np.ones_like(keep)
-    for code, name in enumerate(genome_ids):
-        rows = np.flatnonzero(~keep & (split.window_genome == code))
-        salted = hashlib.sha256(f"splicestore-geneless-1\t{seed}\t{name}".encode()).digest()
-        place = split.window_start[rows] * 2 + (split.window_strand[rows] > 0)
-        keep[rows] = mix_fraction(place, int.from_bytes(salted[:4], "big")) < share
-    return keep
-
-
-def _select_windows(options: StreamOptions, split: SplitSource) -> tuple[Int64, NDArray[np.int16]]:
-    """Rows of the split that are streamed, and the genome code of every row (-1: left out)."""
-    code = np.full(len(split.genome_ids), -1, dtype=np.int16)
-    for name in options.genomes:
-        code[list(split.genome_ids).index(name)] = options.genomes.index(name)
-    genome = code[split.window_genome]
-    subset = SUBSET_NAMES.index(options.subset)
-    keep = (split.window_subset == subset) & (genome >= 0)
-    keep &= _keep_geneless(split, split.genome_ids, options.seed, options.geneless)
-    rows = np.flatnonzero(keep)
-    if not len(rows):
-        raise SplitError(
-            f"split {split.name}: no window of subset {options.subset} in {', '.join(options.genomes)} "
-            f"(geneless={options.geneless}); the split's report counts the windows of every subset"
-        )
-    return rows, genome
-
-
 def make_plan(options: StreamOptions, split: SplitSource, genomes: Sequence[GenomeSource]) -> WindowPlan:
     """Sort the chosen windows into blocks and fix P.
 
@@ -290,7 +172,9 @@ def make_plan(options: StreamOptions, split: SplitSource, genomes: Sequence[Geno
     ConfigError
         For unknown conditions.
     """
-    rows, genome_code = _select_windows(options, split)
+    names, columns, column = choose_conditions(genomes, options.conditions)
+    selected = select_windows(options, split, genomes, columns)
+    rows, genome_code = selected.row, selected.genome
     genome = genome_code[rows].astype(np.int64)
     contig_first = pointers(np.array([len(g.contig_offset) for g in genomes]))
     contig_start = np.concatenate([np.asarray(g.contig_offset, dtype=np.int64) for g in genomes])
@@ -307,7 +191,6 @@ def make_plan(options: StreamOptions, split: SplitSource, genomes: Sequence[Geno
         rows, key, low, high = rows[order], key[order], low[order], high[order]
     firsts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
     block_genome, block_number = key[firsts] >> np.int64(40), key[firsts] & np.int64((1 << 40) - 1)
-    names, columns, column = choose_conditions(genomes, options.conditions)
     block_low, block_high = np.minimum.reduceat(low, firsts), np.maximum.reduceat(high, firsts)
     block_bytes = _block_bytes(genomes, columns, block_genome, block_low, block_high)
     plan = WindowPlan(

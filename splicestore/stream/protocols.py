@@ -31,6 +31,11 @@ class GenomeSource(Protocol):
         ...
 
     @property
+    def contig_names(self) -> Sequence[str]:
+        """Names of the contigs."""
+        ...
+
+    @property
     def contig_length(self) -> Int64:
         """(contig,) bp."""
         ...
@@ -163,6 +168,11 @@ class StoreSource(Protocol):
     @property
     def genomes(self) -> GenomesSource:
         """Genomes."""
+        ...
+
+    @property
+    def n_requests(self) -> int:
+        """Reads that the storage was asked for so far, in this process."""
         ...
 
     @property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ from splicestore.kernels.gather import (
 from splicestore.kernels.shuffle import draw_augmentation
 from splicestore.schema import LABEL_IGNORE
 from splicestore.stream.batch import Batch, join_batches
+from splicestore.stream.buffers import BufferRing
 from splicestore.stream.epoch import StepWindows
-from splicestore.stream.plan import BLOCKS_IN_FLIGHT, POOL_GROWTH, WindowPlan
+from splicestore.stream.live import Block, SegmentPool
+from splicestore.stream.plan import BLOCKS_IN_FLIGHT, BYTES_IN_FLIGHT, WindowPlan
 from splicestore.stream.protocols import GenomeSource
+from splicestore.stream.statistics import StreamStatistics
 
 Int64 = NDArray[np.int64]
 NumpyBatch = Batch[NDArray[Any]]
@@ -55,75 +59,6 @@ def claim_process() -> None:
     _reading_process = os.getpid()
 
 
-@dataclass(slots=True)
-class StreamStatistics:
-    """What a stream has done so far in this process."""
-
-    batches: int = 0
-    windows: int = 0
-    """Repeated rows not counted."""
-    bytes: int = 0
-    """Decoded bytes of bases, sites and usage read."""
-    blocks_read: int = 0
-    live_blocks: int = 0
-    """Blocks in memory at the last batch."""
-    live_blocks_peak: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """One block as read."""
-
-    bases: NDArray[np.uint8]
-    sites: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-    """Position, strand, kind, row among the measured sites or -1."""
-    usage: tuple[NDArray[np.float32], NDArray[np.float32]]
-    """Alpha and beta of the measured sites, flat: site by site, the genome's chosen conditions."""
-    n_bytes: int
-
-
-class _SegmentPool:
-    """Ragged segments, one a slot, in common columns that compiled code can index.
-
-    New segments go to the end; when the columns are full, the live ones move together, and the columns grow if
-    those fill more than ``1 / POOL_GROWTH`` of them.
-    """
-
-    def __init__(self, n_slots: int, dtypes: Sequence[type]) -> None:
-        self.first, self.count = np.zeros(n_slots, dtype=np.int64), np.zeros(n_slots, dtype=np.int64)
-        self.columns: list[NDArray[Any]] = [np.empty(0, dtype=dtype) for dtype in dtypes]
-        self._end = 0
-
-    def put(self, slot: int, values: Sequence[NDArray[Any]]) -> None:
-        n, self.count[slot] = len(values[0]), 0
-        if self._end + n > len(self.columns[0]):
-            self._make_room(n)
-        for column, new in zip(self.columns, values, strict=True):
-            column[self._end : self._end + n] = new
-        self.first[slot], self.count[slot] = self._end, n
-        self._end += n
-
-    def _make_room(self, n: int) -> None:
-        needed = int(self.count.sum()) + n
-        grown = int(POOL_GROWTH * needed)
-        target = self.columns
-        if grown > len(self.columns[0]):
-            target = [np.empty(grown, dtype=column.dtype) for column in self.columns]
-        self._end = 0
-        for slot in np.argsort(self.first, kind="stable"):
-            old, length = int(self.first[slot]), int(self.count[slot])
-            for column, new in zip(self.columns, target, strict=True):
-                # In place this moves a segment left; numpy copies overlapping slices safely.
-                new[self._end : self._end + length] = column[old : old + length]
-            self.first[slot] = self._end
-            self._end += length
-        self.columns = target
-
-
 class BlockReader:
     """Keeps a bounded number of blocks in memory, least recently used out first, and cuts batches from them.
 
@@ -137,57 +72,84 @@ class BlockReader:
         Blocks in memory at most. Bases take ``n_slots`` times the longest block.
     statistics
         Counted up while reading.
+    buffers
+        Where batches are cut to; None: into new arrays.
     """
 
     def __init__(
-        self, plan: WindowPlan, genomes: Sequence[GenomeSource], n_slots: int, statistics: StreamStatistics
+        self,
+        plan: WindowPlan,
+        genomes: Sequence[GenomeSource],
+        n_slots: int,
+        statistics: StreamStatistics,
+        buffers: BufferRing | None = None,
     ) -> None:
         claim_process()
-        self._plan, self._genomes, self._statistics = plan, genomes, statistics
+        self._plan, self._genomes, self._statistics, self._buffers = plan, genomes, statistics, buffers
         self.n_slots = min(n_slots, plan.n_blocks)
         longest = int((plan.block_high - plan.block_low).max())
         # Not touched before a block is written to it, so it takes memory only as blocks become live.
         self._codes = np.empty((self.n_slots, longest), dtype=np.uint8)
         self._first_base = np.zeros(self.n_slots, dtype=np.int64)
         self._last_base = np.zeros(self.n_slots, dtype=np.int64)
-        self._sites = _SegmentPool(self.n_slots, (np.int64, np.int8, np.uint8, np.int32))
-        self._usage = _SegmentPool(self.n_slots, (np.float32, np.float32))
+        self._sites = SegmentPool(self.n_slots, (np.int64, np.int8, np.uint8, np.int32))
+        self._usage = SegmentPool(self.n_slots, (np.float32, np.float32))
         self._n_columns = np.array([len(columns) for columns in plan.genome_columns], dtype=np.int64)
         self._live: OrderedDict[int, int] = OrderedDict()
-        self._in_flight: dict[int, Future[_Block]] = {}
+        self._in_flight: dict[int, Future[Block]] = {}
+        self._in_flight_bytes = 0
         self._site_columns: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
         self._threads = ThreadPoolExecutor(BLOCKS_IN_FLIGHT, thread_name_prefix="splicestore-read")
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop reading and let go of the blocks."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
+    def pause(self) -> None:
+        """Stop reading ahead; what is in memory stays for the next epoch."""
+        for future in self._in_flight.values():
+            future.cancel()
+        self._in_flight.clear()
+        self._in_flight_bytes = 0
+
+    def serves(self, plan: WindowPlan, n_slots: int) -> bool:
+        """Whether this reader is of a plan and has room for so many blocks."""
+        return self._plan is plan and self.n_slots >= min(n_slots, plan.n_blocks)
+
     @property
-    def n_in_flight(self) -> int:
-        """Blocks being read, or read and not yet used."""
-        return len(self._in_flight)
+    def may_read_ahead(self) -> bool:
+        """Whether fewer blocks and bytes are in flight (being read, or read and not yet used) than allowed."""
+        return len(self._in_flight) < BLOCKS_IN_FLIGHT and self._in_flight_bytes < BYTES_IN_FLIGHT
 
     def prefetch(self, step: StepWindows) -> None:
-        """Begin to read the blocks of a step that are not in memory, as long as few are in flight."""
+        """Begin to read the blocks of a step that are not in memory, as long as little is in flight."""
+        if len(self._live) == self._plan.n_blocks:
+            return
         for block in np.unique(self._block_of(step.window)).tolist():
-            if self.n_in_flight >= BLOCKS_IN_FLIGHT:
+            if not self.may_read_ahead:
                 return
             if block not in self._live and block not in self._in_flight:
                 self._submit(block)
 
     def cut(self, step: StepWindows, epoch: int) -> NumpyBatch:
         """Cut the windows of a step, in at most ``n_slots`` blocks at a time."""
+        return self._cut(step, epoch, self._buffers)
+
+    def _cut(self, step: StepWindows, epoch: int, buffers: BufferRing | None) -> NumpyBatch:
         block = self._block_of(step.window)
         distinct, place = np.unique(block, return_inverse=True)
         if len(distinct) > self.n_slots:
             half = len(block) // 2
             halves = (slice(None, half), slice(half, None))
             return join_batches(
-                [self.cut(replace(step, window=step.window[h], repeated=step.repeated[h]), epoch) for h in halves],
+                [
+                    self._cut(replace(step, window=step.window[h], repeated=step.repeated[h]), epoch, None)
+                    for h in halves
+                ],
                 np.concatenate,
             )
         slots = np.array(self._slots_of(distinct.tolist()), dtype=np.int64)
-        return self._cut_live(step, block, slots[place], epoch)
+        return self._cut_live(step, block, slots[place], epoch, buffers)
 
     # -- cutting ---------------------------------------------------------------------------------------------
 
@@ -209,20 +171,23 @@ class BlockReader:
         row = plan.contig_first[genome] + contig
         return WindowRows(slot, genome, start, strand, plan.contig_start[row], plan.contig_end[row]), contig
 
-    def _cut_live(self, step: StepWindows, block: Int64, slot: Int64, epoch: int) -> NumpyBatch:
+    def _cut_live(
+        self, step: StepWindows, block: Int64, slot: Int64, epoch: int, buffers: BufferRing | None
+    ) -> NumpyBatch:
         plan, options = self._plan, self._plan.options
         rows, contig = self._rows(step, block, slot, epoch)
         bases = LiveBases(self._codes, self._first_base, self._last_base)
         sites = LiveSites(self._sites.first, self._sites.count, *self._sites.columns)
         alpha, beta = self._usage.columns
         usage = LiveUsage(self._usage.first, alpha, beta, self._n_columns, plan.column)
-        label, found = cut_labels(rows, sites, options.window_size)
+        make = np.empty if buffers is None else buffers.next_batch()
+        label, found = cut_labels(rows, sites, options.window_size, make)
         # A repeated row must not count twice even where a loop forgets to look at its window_id.
         label[step.repeated] = LABEL_IGNORE
         found.n_measured[step.repeated] = 0
-        measured = cut_usage(rows, sites, usage, options.window_size, found)
+        measured = cut_usage(rows, sites, usage, options.window_size, found, make)
         return Batch(
-            sequence=cut_bases(rows, bases, options.context_size, options.input_length),
+            sequence=cut_bases(rows, bases, options.context_size, options.input_length, make),
             label=label,
             genome=rows.genome,
             contig=contig,
@@ -246,20 +211,32 @@ class BlockReader:
     def _slots_of(self, blocks: list[int]) -> list[int]:
         """Slots of blocks, at most ``n_slots`` of them; those not in memory are read."""
         missing = [block for block in blocks if block not in self._live]
+        self._statistics.cache_hits += len(blocks) - len(missing)
+        self._statistics.cache_misses += len(missing)
         unread = deque(block for block in missing if block not in self._in_flight)
         # What is needed becomes the most recent, so that making room for the others cannot evict it.
         for block in blocks:
             if block in self._live:
                 self._live.move_to_end(block)
         for block in missing:
-            while unread and (unread[0] == block or self.n_in_flight < BLOCKS_IN_FLIGHT):
+            while unread and (unread[0] == block or self.may_read_ahead):
                 self._submit(unread.popleft())
-            self._install(block, self._in_flight.pop(block).result())
+            self._install(block, self._await(block))
         self._statistics.live_blocks = len(self._live)
         self._statistics.live_blocks_peak = max(self._statistics.live_blocks_peak, len(self._live))
         return [self._live[block] for block in blocks]
 
-    def _install(self, block: int, content: _Block) -> None:
+    def _await(self, block: int) -> Block:
+        future = self._in_flight.pop(block)
+        self._in_flight_bytes -= int(self._plan.block_bytes[block])
+        if future.done():
+            return future.result()
+        began = time.perf_counter()
+        content = future.result()
+        self._statistics.reading_seconds += time.perf_counter() - began
+        return content
+
+    def _install(self, block: int, content: Block) -> None:
         slot = len(self._live) if len(self._live) < self.n_slots else self._live.popitem(last=False)[1]
         self._live[block] = slot
         self._codes[slot, : len(content.bases)] = content.bases
@@ -276,8 +253,9 @@ class BlockReader:
             source = self._genomes[genome]
             self._site_columns[genome] = (source.site_position, source.site_strand, source.site_kind)
         self._in_flight[block] = self._threads.submit(self._read, block)
+        self._in_flight_bytes += int(self._plan.block_bytes[block])
 
-    def _read(self, block: int) -> _Block:
+    def _read(self, block: int) -> Block:
         plan, g = self._plan, int(self._plan.block_genome[block])
         low, high = int(plan.block_low[block]), int(plan.block_high[block])
         position, strand, kind = self._site_columns[g]
@@ -288,7 +266,7 @@ class BlockReader:
         sites = (position[first:last], strand[first:last], kind[first:last], measured)
         usage = (alpha[is_measured].ravel(), beta[is_measured].ravel())
         n_bytes = bases.nbytes + sum(a.nbytes for a in sites) + alpha.nbytes + beta.nbytes
-        return _Block(bases, sites, usage, n_bytes)
+        return Block(bases, sites, usage, n_bytes)
 
     def _read_arrays(
         self, g: int, low: int, high: int, first: int, last: int

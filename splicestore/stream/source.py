@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from splicestore.errors import ConfigError, PlanError, StateError, close_names
+from splicestore.stream.buffers import BufferRing
 from splicestore.stream.epoch import EpochOrder, Reader, StepWindows, plan_epoch
-from splicestore.stream.plan import (
-    BLOCKS_IN_FLIGHT,
-    LANES_DEFAULT,
-    StreamOptions,
-    WindowPlan,
-    assign_lanes,
-    check_options,
-    describe_plan,
-    make_plan,
-)
+from splicestore.stream.options import LANES_DEFAULT, StreamOptions, check_options
+from splicestore.stream.plan import WindowPlan, assign_lanes, describe_plan, make_plan
 from splicestore.stream.protocols import StoreSource
-from splicestore.stream.reader import BlockReader, NumpyBatch, StreamStatistics
+from splicestore.stream.reader import BlockReader, NumpyBatch, claim_process
 from splicestore.stream.state import check_state, describe_stream
+from splicestore.stream.statistics import StreamStatistics
 
 SHUFFLE_MEMORY_DEFAULT = 512 * 1024 * 1024
 STEPS_AHEAD = 64
@@ -59,10 +57,21 @@ class WindowBatches:
         Bytes that live blocks may take, over all lanes and ranks; decides how many blocks are mixed (P).
     genomes, conditions
         Names to restrict the stream to; None for all. Chosen conditions keep the order given.
-    geneless
-        Share of the windows without a gene that are kept, the same ones in every epoch.
+    chromosomes
+        Names, for all genomes or as a mapping from genome to names; ``1`` also finds ``chr1``. None for all.
+    geneless, siteless
+        Share of the windows without a gene, and without a splice site on their strand, that are kept: the same ones in
+        every epoch.
+    max_n
+        Largest share of a window's input that may be N or beyond the contig; reads the bases of all windows once, when
+        the stream is made.
+    min_coverage
+        Only windows with a site on their strand that has this many reads (alpha + beta) in a chosen condition.
     genome_weights
         How often a genome's blocks enter an epoch: 2.25 = twice, and a quarter of them once more.
+    window_weights
+        How often windows of a class enter an epoch: ``site`` (a splice site on their strand), else ``gene`` (meets one),
+        else ``geneless``. 2.25 = twice, and a quarter of them (the same ones in every epoch) once more.
     jitter
         Largest random shift of a window, in bp; ``context_size + jitter`` is at most the split's context, so
         that no shifted window reaches bases the split kept apart.
@@ -72,6 +81,9 @@ class WindowBatches:
         mirrored.
     min_reads
         Travels with the batches: SSE below this many reads is not measured. Labels and rows do not depend on it.
+    reuse_buffers
+        0: every batch has arrays of its own. n > 0: the arrays of a batch are overwritten when n further ones have been cut,
+        which spares the page faults of new memory; for loops that copy or consume a batch before they ask for the next.
     rank, world_size
         Who this process is; None: the torch process group's, or the only one.
     share
@@ -99,11 +111,17 @@ class WindowBatches:
         shuffle_memory: int = SHUFFLE_MEMORY_DEFAULT,
         genomes: Sequence[str] | None = None,
         conditions: Sequence[str] | None = None,
+        chromosomes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         geneless: float = 1.0,
+        siteless: float = 1.0,
+        max_n: float = 1.0,
+        min_coverage: float = 0.0,
         genome_weights: Mapping[str, float] | None = None,
+        window_weights: Mapping[str, float] | None = None,
         jitter: int = 0,
         reverse_complement: bool = False,
         min_reads: float = 10,
+        reuse_buffers: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
         share: str = "auto",
@@ -124,8 +142,13 @@ class WindowBatches:
             shuffle_memory=int(shuffle_memory),
             genomes=_chosen(genomes, table.genome_ids, f"split {split}"),
             conditions=None if conditions is None else tuple(conditions),
+            chromosomes=_chromosome_names(chromosomes),
             geneless=float(geneless),
+            siteless=float(siteless),
+            max_n=float(max_n),
+            min_coverage=float(min_coverage),
             genome_weights=dict(genome_weights or {}),
+            window_weights=dict(window_weights or {}),
             jitter=jitter,
             reverse_complement=bool(reverse_complement),
             share=share,  # type: ignore[arg-type]
@@ -134,6 +157,8 @@ class WindowBatches:
         check_options(options, table)
         self._check_world(options)
         _chosen(list(options.genome_weights), options.genomes, "genome_weights: the stream")
+        if isinstance(options.chromosomes, Mapping):
+            _chosen(list(options.chromosomes), options.genomes, "chromosomes: the stream")
         self._generations = {name: table.genome_generations[name] for name in options.genomes}
         self._genomes = [store.genomes.at(name, generation) for name, generation in self._generations.items()]
         self._usage = {
@@ -144,7 +169,13 @@ class WindowBatches:
         self._defaulted = {name for name, value in (("lanes", lanes), ("tail", tail)) if value is None}
         self._epoch, self._step, self._resume_at = 0, 0, 0
         self._order: EpochOrder | None = None
+        if reuse_buffers < 0:
+            raise ConfigError(f"reuse_buffers counts batches, from 0 on; got {reuse_buffers}")
+        self._reuse_buffers = reuse_buffers
+        self._store = store
+        self._reader: BlockReader | None = None
         self._statistics = StreamStatistics()
+        self._requests_before: int | None = None
         self.epoch_order()
 
     def __repr__(self) -> str:
@@ -155,8 +186,9 @@ class WindowBatches:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # The order is cheap to make and may be large.
-        return {**self.__dict__, "_order": None}
+        # The order is cheap to make and may be large; blocks, threads and counts belong to a process.
+        left_behind = {"_order": None, "_reader": None, "_statistics": StreamStatistics(), "_requests_before": None}
+        return {**self.__dict__, **left_behind}
 
     # -- what there is ---------------------------------------------------------------------------------------
 
@@ -194,10 +226,22 @@ class WindowBatches:
     def __len__(self) -> int:
         return self.epoch_order().n_steps
 
-    def statistics(self) -> dict[str, int | str]:
-        """Counts so far in this process: batches, windows, bytes, blocks read, live blocks; and the plan's sizes."""
+    def statistics(self) -> dict[str, Any]:
+        """Counts and times so far in this process, and the plan's sizes.
+
+        ``waiting_share`` is the share of ``seconds`` that the consumer spent waiting for batches, ``requests`` what the store
+        was asked for since the first batch.
+        """
         planned = {f"planned_{name}": value for name, value in describe_plan(self._plan).items()}
-        return {**self._statistics.as_dict(), **planned}
+        before = self._requests_before
+        requests = 0 if before is None else self._store.n_requests - before
+        return {**self._statistics.as_dict(), "requests": requests, **planned}
+
+    def close(self) -> None:
+        """Let go of the blocks in memory and of the threads that read; the next iteration reads anew."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     # -- where it stands -------------------------------------------------------------------------------------
 
@@ -252,17 +296,47 @@ class WindowBatches:
         After ``load_state_dict`` the first call goes on where the state stands; every other begins the epoch anew.
         """
         order, epoch, first = self.epoch_order(), self._epoch, self._begin()
-        who = self._reader()
-        reader = BlockReader(self._plan, self._genomes, order.live_limit(who), self._statistics)
+        counts, asked = self._statistics, time.perf_counter()
+        who = self._who()
+        reader = self._take_reader(order.live_limit(who))
         try:
             for step in _read_ahead(reader, order.steps(who, first)):
                 batch = reader.cut(step, epoch)
-                self._statistics.batches += 1
-                self._statistics.windows += int((~step.repeated).sum())
+                counts.batches += 1
+                counts.windows += len(step.repeated) - int(step.repeated.sum())
                 self._step = step.step + 1
+                handed_out = time.perf_counter()
+                counts.waiting_seconds += handed_out - asked
+                counts.seconds += handed_out - asked
                 yield batch
+                asked = time.perf_counter()
+                counts.seconds += asked - handed_out
         finally:
-            reader.close()
+            self._keep_reader(reader)
+
+    def _take_reader(self, n_slots: int) -> BlockReader:
+        """Blocks from the epoch before, if they were kept and there is room enough."""
+        claim_process()
+        if self._requests_before is None:
+            self._requests_before = self._store.n_requests
+        kept, self._reader = self._reader, None
+        if kept is not None and kept.serves(self._plan, n_slots):
+            return kept
+        if kept is not None:
+            kept.close()
+        buffers = BufferRing(self._reuse_buffers, self._allocate) if self._reuse_buffers else None
+        return BlockReader(self._plan, self._genomes, n_slots, self._statistics, buffers)
+
+    def _keep_reader(self, reader: BlockReader) -> None:
+        """Keep the blocks of the iteration that ended last; two at once do not share."""
+        reader.pause()
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = reader
+
+    def _allocate(self, n_bytes: int) -> NDArray[np.uint8]:
+        """Memory of a reused buffer."""
+        return np.empty(n_bytes, dtype=np.uint8)
 
     def _begin(self) -> int:
         """First step of an iteration that starts now."""
@@ -278,7 +352,7 @@ class WindowBatches:
         """Which of the processes that share this rank's work this one is."""
         return 0, 1
 
-    def _reader(self) -> Reader:
+    def _who(self) -> Reader:
         part, n_parts = self._part()
         return Reader(self.rank, self.world_size, part, n_parts)
 
@@ -298,7 +372,7 @@ def _read_ahead(reader: BlockReader, steps: Iterator[StepWindows]) -> Iterator[S
     for step in steps:
         reader.prefetch(step)
         waiting.append(step)
-        while waiting and (len(waiting) > STEPS_AHEAD or reader.n_in_flight >= BLOCKS_IN_FLIGHT):
+        while waiting and (len(waiting) > STEPS_AHEAD or not reader.may_read_ahead):
             yield waiting.popleft()
     yield from waiting
 
@@ -307,6 +381,16 @@ def _default_lanes(world_size: int, shuffle: bool) -> int:
     if not shuffle:
         return world_size
     return max(LANES_DEFAULT, -(-world_size // LANES_DEFAULT) * LANES_DEFAULT)
+
+
+def _chromosome_names(
+    wanted: Sequence[str] | Mapping[str, Sequence[str]] | None,
+) -> Mapping[str, tuple[str, ...]] | tuple[str, ...] | None:
+    if wanted is None:
+        return None
+    if isinstance(wanted, Mapping):
+        return {genome: (names,) if isinstance(names, str) else tuple(names) for genome, names in wanted.items()}
+    return (wanted,) if isinstance(wanted, str) else tuple(wanted)
 
 
 def _chosen(wanted: Sequence[str] | None, known: Sequence[str], where: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from splicestore.errors import StateError
 from splicestore.stream.plan import WindowPlan
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 POSITION_FIELDS = ("epoch", "step")
 """Where the stream stands; every other field says which stream it is."""
@@ -44,7 +44,12 @@ def describe_stream(
         "filters": {
             "genomes": list(plan.genome_names),
             "conditions": list(plan.condition_names),
+            "chromosomes": options.chromosomes,
             "geneless": options.geneless,
+            "siteless": options.siteless,
+            "max_n": options.max_n,
+            "min_coverage": options.min_coverage,
+            "window_weights": {name: float(weight) for name, weight in sorted(options.window_weights.items())},
         },
         "weights": {name: float(weight) for name, weight in sorted(options.genome_weights.items())},
         "window_size": options.window_size,

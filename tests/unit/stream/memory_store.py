@@ -31,6 +31,7 @@ class MemoryGenome:
         self.contig_offset = np.cumsum(self.contig_length) - self.contig_length
         self.bases = self.contigs[0] if len(self.contigs) == 1 else np.concatenate(self.contigs)
         self.n_bases = len(self.bases)
+        self.contig_names = [f"chr{number + 1}" for number in range(len(self.contigs))]
         table = np.array(self.sites, dtype=np.int64).reshape(-1, 3)
         self.site_rows = {(p, s): (row, kind) for row, (p, s, kind) in enumerate(self.sites)}
         self.site_position = table[:, 0]
@@ -81,6 +82,10 @@ class MemorySplit:
 class MemoryStore:
     genomes: MemoryGenomes
     splits: dict[str, MemorySplit]
+
+    @property
+    def n_requests(self) -> int:
+        return sum(len(genome.reads) for genome in self.genomes.by_name.values())
 
 
 def random_genome(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from splicestore.errors import StoreError
 from splicestore.schema import BLOCK_BASES
 from splicestore.stream import WindowBatches
-from splicestore.stream.reader import _SegmentPool
+from splicestore.stream.live import SegmentPool
 from tests.unit.stream.memory_store import table_store
 
 
@@ -22,7 +22,7 @@ from tests.unit.stream.memory_store import table_store
 )
 @settings(max_examples=80)
 def test_segments_keep_their_values_whatever_is_put_beside_them(n_slots, puts):
-    pool, expected = _SegmentPool(n_slots, (np.int64, np.float32)), {}
+    pool, expected = SegmentPool(n_slots, (np.int64, np.float32)), {}
     for number, (slot, length) in enumerate(puts):
         slot %= n_slots
         values = np.arange(length) + 1_000 * number
@@ -110,3 +110,97 @@ def test_an_error_of_the_store_reaches_the_consumer():
     genome.read_bases = lambda start, end: (_ for _ in ()).throw(StoreError(f"chunk at {start} is damaged"))
     with pytest.raises(StoreError, match="is damaged"):
         next(iter(WindowBatches(store, split="run1", batch_size=16)))
+
+
+def copies(stream):
+    """Every batch of an epoch, copied before the next one is asked for."""
+    return [{name: np.array(value) for name, value in batch.as_dict().items()} for batch in stream]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for left, right in zip(found, expected, strict=True):
+        for name, values in left.items():
+            np.testing.assert_array_equal(values, right[name], err_msg=name)
+            assert values.dtype == right[name].dtype
+
+
+@pytest.mark.parametrize("memory", [20 * 2000, 1 << 30])
+def test_reused_buffers_hold_what_new_arrays_hold_until_they_are_overwritten(memory):
+    options = {"split": "run1", "batch_size": 16, "shuffle_memory": memory, "reverse_complement": True, "tail": "pad"}
+    store = table_store([[30] * 12, [50] * 10])
+    fresh, reused = WindowBatches(store, **options), WindowBatches(store, reuse_buffers=1, **options)
+    assert_same(copies(reused), copies(fresh))
+    held = []
+    for batch in reused:
+        held.append(batch.sequence)
+    shared = [np.shares_memory(held[0], other) for other in held[1:3]]
+    assert shared == [False, True]
+
+
+def test_blocks_stay_in_memory_for_the_next_epoch_until_the_stream_is_closed():
+    store = table_store([[30] * 12, [50] * 10])
+    stream = WindowBatches(store, split="run1", batch_size=16)
+    first = copies(stream)
+    assert stream.statistics()["blocks_read"] == 22
+    n_reads = store.n_requests
+    assert_same(copies(stream), first)
+    stream.set_epoch(1)
+    list(stream)
+    assert store.n_requests == n_reads
+    assert stream.statistics()["blocks_read"] == 22
+    stream.close()
+    stream.set_epoch(0)
+    assert_same(copies(stream), first)
+    assert stream.statistics()["blocks_read"] == 44
+
+
+def test_two_iterations_at_once_yield_what_each_would_alone():
+    store = table_store([[30] * 12, [50] * 10])
+    stream = WindowBatches(store, split="run1", batch_size=16, shuffle_memory=20 * 2000)
+    alone = copies(stream)
+    both = list(zip(stream, stream, strict=True))
+    for side in (0, 1):
+        assert_same([{n: np.array(v) for n, v in pair[side].as_dict().items()} for pair in both], alone)
+
+
+def test_an_iteration_that_is_left_early_leaves_nothing_in_flight():
+    stream = WindowBatches(table_store([[30] * 60]), split="run1", batch_size=16, shuffle_memory=20 * 2000)
+    alone = copies(stream)
+    for batch in stream:
+        assert len(batch) == 16
+        break
+    assert_same(copies(stream), alone)
+
+
+def test_what_is_read_ahead_is_bounded_in_bytes(monkeypatch):
+    from splicestore.stream import reader
+
+    in_flight = []
+    submit = reader.BlockReader._submit
+
+    def watched(self, block):
+        submit(self, block)
+        in_flight.append((len(self._in_flight), self._in_flight_bytes))
+
+    monkeypatch.setattr(reader.BlockReader, "_submit", watched)
+    sizes = [[30] * 60]
+    for limit, most in ((1, 1), (1 << 40, reader.BLOCKS_IN_FLIGHT)):
+        in_flight.clear()
+        monkeypatch.setattr(reader, "BYTES_IN_FLIGHT", limit)
+        list(WindowBatches(table_store(sizes), split="run1", batch_size=16, shuffle_memory=20 * 2000))
+        assert max(n for n, _ in in_flight) == most
+
+
+def test_statistics_say_how_long_the_consumer_waited():
+    stream = WindowBatches(table_store([[30] * 12]), split="run1", batch_size=16)
+    for _ in stream:
+        pass
+    found = stream.statistics()
+    assert 0 < found["waiting_seconds"] <= found["seconds"]
+    assert found["reading_seconds"] <= found["waiting_seconds"]
+    assert found["waiting_share"] == found["waiting_seconds"] / found["seconds"]
+    assert found["batches_per_second"] == found["batches"] / found["seconds"]
+    assert found["cache_misses"] == 12
+    assert found["cache_hits"] > 12
+    assert found["requests"] == 12
