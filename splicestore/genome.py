@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 import pandas as pd
@@ -19,15 +20,16 @@ from splicestore.kernels.intervals import expand_counts
 from splicestore.kernels.sequence import N_CODE
 from splicestore.kernels.usage import splice_site_usage
 from splicestore.schema import KIND_NAMES, SOURCE_ANNOTATION, SOURCE_JUNCTION
-from splicestore.storage import StoreRoot, open_group, quiet_zarr, read_group, read_pointer
+from splicestore.storage import StoreRoot, open_group, quiet_zarr, read_catalog, read_group, read_pointer
 from splicestore.storage.arrays import read_array
 from splicestore.storage.blocks import ShardedArray, read_together
-from splicestore.storage.catalog import pointer_names
 
 if TYPE_CHECKING:
     import xarray
 
     from splicestore.windows import WindowSet
+
+Value = TypeVar("Value")
 
 STRAND_SIGNS = {1: "+", -1: "-", 0: "."}
 
@@ -35,6 +37,33 @@ STRAND_SIGNS = {1: "+", -1: "-", 0: "."}
 def strand_signs(strand: NDArray[np.int8]) -> NDArray[np.object_]:
     """Spell strands as ``+``, ``-`` or ``.``."""
     return np.array([".", "+", "-"], dtype=object)[strand]
+
+
+class _lazy(Generic[Value]):  # noqa: N801 - used as a decorator
+    """A property that is read once for each instance, by as many threads at a time as ask for those of several.
+
+    ``functools.cached_property`` holds one lock for all instances while it reads (until Python 3.12): threads that read many
+    genomes from an object store would wait for one another. Two threads may read the same twice; a generation never changes.
+    """
+
+    def __init__(self, read: Callable[[Any], Value]) -> None:
+        self._read, self.__doc__ = read, read.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> _lazy[Value]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Value: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Value | _lazy[Value]:
+        if instance is None:
+            return self
+        # Not a data descriptor: from now on the instance answers itself.
+        value: Value = instance.__dict__.setdefault(self._name, self._read(instance))
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +85,21 @@ class Genome:
     numpy attributes are absolute (contig offset + position); the tables speak contigs.
     """
 
-    def __init__(self, root: StoreRoot, genome_id: str, generation: str) -> None:
+    def __init__(
+        self, root: StoreRoot, genome_id: str, generation: str, panel_paths: tuple[str, ...] | None = None
+    ) -> None:
         self._root, self.genome_id, self.generation = root, genome_id, generation
+        self._panel_paths = panel_paths
+        """Usage generations that were looked up before; None: not yet."""
 
     def __repr__(self) -> str:
         return f"Genome({self.genome_id!r}, generation {self.generation}, {self.n_bases:,} bases, {len(self.gene_ids):,} genes)"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by address: a handle must not cross a process border.
-        return Genome, (self._root, self.genome_id, self.generation)
+        # With the usage that was looked up here: elsewhere, or a moment later, another may be current.
+        paths = self.usage_generations if "_panels" in self.__dict__ else self._panel_paths
+        return Genome, (self._root, self.genome_id, self.generation, paths)
 
     @property
     def path(self) -> str:
@@ -86,7 +121,7 @@ class Genome:
 
     def array(self, name: str) -> NDArray[Any]:
         """Read one small array whole."""
-        return read_array(self._group, name)
+        return self._opened.read_whole(name)
 
     # -- contigs ---------------------------------------------------------------------------------------------
 
@@ -253,17 +288,17 @@ class Genome:
 
     # -- sites -----------------------------------------------------------------------------------------------
 
-    @cached_property
+    @_lazy
     def site_position(self) -> NDArray[np.int64]:
         """(site,) absolute exon-boundary base, sorted."""
         return self.array("site_position")
 
-    @cached_property
+    @_lazy
     def site_strand(self) -> NDArray[np.int8]:
         """(site,) +1 or -1."""
         return self.array("site_strand")
 
-    @cached_property
+    @_lazy
     def site_kind(self) -> NDArray[np.uint8]:
         """(site,) bit 0 acceptor, bit 1 donor."""
         return self.array("site_kind")
@@ -297,19 +332,9 @@ class Genome:
 
     @cached_property
     def _panels(self) -> list[_PanelView]:
-        digest = str(self.attributes["site_digest"])
-        views = []
-        for panel in pointer_names(self._root, f"usage/{self.genome_id}"):
-            pointer = read_pointer(self._root, f"usage/{self.genome_id}/{panel}")
-            generation = pointer.generation(digest) if pointer else None
-            if generation is not None:
-                views.append(_PanelView(self._root, f"usage/{self.genome_id}/{panel}/{generation}"))
-        names = [name for view in views for name in view.conditions]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise StoreError(
-                f"genome {self.genome_id}: condition {twice[0]!r} is in two usage panels; a condition is its name"
-            )
-        return views
+        if self._panel_paths is not None:
+            return [_PanelView(self._root, path) for path in self._panel_paths]
+        return _open_panels(self._root, {self.genome_id: str(self.attributes["site_digest"])})[self.genome_id]
 
     @property
     def usage_generations(self) -> tuple[str, ...]:
@@ -396,7 +421,7 @@ class _PanelView:
 
     @cached_property
     def conditions(self) -> list[str]:
-        return [str(n) for n in read_array(self.group, "condition_name")]
+        return [str(name) for name in self.opened.attributes["conditions"]]
 
     def read(self, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return self.opened.read("alpha", first, last), self.opened.read("beta", first, last)
@@ -459,15 +484,21 @@ class _Opened:
         self._root, self._path = root, path
         self._blocks: dict[str, ShardedArray | None] = {}
 
-    @cached_property
+    @_lazy
     def _document(self) -> bytes:
         return read_complete(self._root, self._path)
 
-    @cached_property
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What the group says of itself, without zarr."""
+        found: Mapping[str, Any] = json.loads(self._document)["attributes"]["splicestore"]
+        return found
+
+    @_lazy
     def group(self) -> zarr.Group:
         return open_group(self._root.zarr_store(self._path, read_only=True), self._document)
 
-    @cached_property
+    @_lazy
     def _metadata(self) -> Mapping[str, Any]:
         metadata: Mapping[str, Any] = json.loads(self._document)["consolidated_metadata"]["metadata"]
         return metadata
@@ -484,6 +515,64 @@ class _Opened:
         """Read rows ``[start, end)`` of an array."""
         array = self.blocks(name)
         return read_array(self.group, name, slice(start, end)) if array is None else array.read(start, end)
+
+    def read_whole(self, name: str) -> NDArray[Any]:
+        """Read an array; numbers without opening the group through zarr, which takes longer than reading them."""
+        array = self.blocks(name) if name in self._metadata else None
+        return read_array(self.group, name) if array is None else array.read(0, array.n_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownGenome:
+    """What a split knows of a genome that it pins, so that a plan over many genomes need not open each."""
+
+    genome_id: str
+    generation: str
+    site_digest: str
+    contig_offset: NDArray[np.int64]
+    contig_length: NDArray[np.int64]
+    block_site_ptr: NDArray[np.int64]
+
+
+def open_known(root: StoreRoot, known: Sequence[KnownGenome]) -> list[Genome]:
+    """Open genomes of which nothing is read but their usage panels' names and conditions: two requests a panel, several at once."""
+    panels = _open_panels(root, {each.genome_id: each.site_digest for each in known})
+    genomes = []
+    for each in known:
+        genome = Genome(root, each.genome_id, each.generation)
+        names = ("contig_offset", "contig_length", "block_site_ptr")
+        # Where the cached properties keep what they would read.
+        genome.__dict__.update({name: getattr(each, name) for name in names}, _panels=panels[each.genome_id])
+        genomes.append(genome)
+    return genomes
+
+
+def _open_panels(root: StoreRoot, sites: Mapping[str, str]) -> dict[str, list[_PanelView]]:
+    """Usage panels that are joined to the sites of each genome: {genome: its panels by name}.
+
+    Raises
+    ------
+    StoreError
+        If a condition is in two panels of a genome.
+    """
+    listed = read_catalog(root).get("usage", {})
+    paths = [
+        (genome_id, f"usage/{genome_id}/{panel}") for genome_id in sites for panel in sorted(listed.get(genome_id, {}))
+    ]
+    pointers = root.gather(lambda place: read_pointer(root, place[1]), paths)
+    views: dict[str, list[_PanelView]] = {genome_id: [] for genome_id in sites}
+    for (genome_id, path), pointer in zip(paths, pointers, strict=True):
+        generation = pointer.generation(sites[genome_id]) if pointer else None
+        if generation is not None:
+            views[genome_id].append(_PanelView(root, f"{path}/{generation}"))
+    root.gather(lambda view: view.conditions, [view for panels in views.values() for view in panels])
+    for genome_id, panels in views.items():
+        counts = Counter(name for view in panels for name in view.conditions)
+        if twice := [name for name, n in counts.items() if n > 1]:
+            raise StoreError(
+                f"genome {genome_id}: condition {twice[0]!r} is in two usage panels; a condition is its name"
+            )
+    return views
 
 
 def read_complete(root: StoreRoot, path: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from splicestore.genome import Genome, ledger_frame, open_generation, strand_signs
+from splicestore.genome import Genome, KnownGenome, ledger_frame, open_generation, open_known, strand_signs
 from splicestore.schema import SUBSET_NAMES
 from splicestore.storage import StoreRoot
 from splicestore.storage.arrays import read_array
@@ -105,6 +105,29 @@ class Split:
     def genome(self, genome_id: str) -> Genome:
         """Open a genome at the pinned generation."""
         return Genome(self._root, genome_id, self.genome_generations[genome_id])
+
+    def open_genomes(self, genome_ids: Sequence[str]) -> list[Genome]:
+        """Open pinned genomes; of a thousand, nothing is read but where their usage is."""
+        digests = self.attributes.get("site_digests")
+        if digests is None:
+            return [self.genome(genome_id) for genome_id in genome_ids]
+        contig_genome, length, offset = (self.array(f"contig_{name}") for name in ("genome", "length", "offset"))
+        sites, ptr = self.array("block_site_ptr"), self.array("genome_block_ptr")
+        known = []
+        for genome_id in genome_ids:
+            row = self.genome_ids.index(genome_id)
+            contigs = slice(*np.searchsorted(contig_genome, (row, row + 1)).tolist())
+            known.append(
+                KnownGenome(
+                    genome_id=genome_id,
+                    generation=self.genome_generations[genome_id],
+                    site_digest=digests[genome_id],
+                    contig_offset=offset[contigs],
+                    contig_length=length[contigs],
+                    block_site_ptr=sites[ptr[row] : ptr[row + 1]],
+                )
+            )
+        return open_known(self._root, known)
 
     def _words(self, name: str) -> NDArray[Any]:
         words: Any = list(self._group[name].attrs["vocabulary"])  # type: ignore[arg-type]

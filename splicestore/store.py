@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from splicestore.errors import StoreNotFoundError, close_names
 from splicestore.genome import Genome
 from splicestore.storage import StoreRoot, read_pointer
 from splicestore.storage.catalog import pointer_names
 from splicestore.storage.publish import require_store
+
+if TYPE_CHECKING:
+    from splicestore.splits import Split
 
 View = TypeVar("View", covariant=True)
 
@@ -73,6 +76,10 @@ class Store:
     def url(self) -> str:
         """Path or URL of the store."""
         return self.root.url
+
+    def open_pinned(self, split: Split, genome_ids: Sequence[str]) -> list[Genome]:
+        """Open genomes at the generations that a split pins."""
+        return split.open_genomes(genome_ids)
 
     @property
     def n_requests(self) -> int:

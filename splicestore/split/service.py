@@ -12,6 +12,7 @@ import numpy as np
 from splicestore.cluster import open_executor
 from splicestore.errors import GateError, PlanError, SplitError, close_names
 from splicestore.genome import Genome
+from splicestore.kernels.intervals import pointers
 from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
 from splicestore.readers.orthology import Homology, read_orthology
 from splicestore.schema import SUBSET_NAMES, Plan, check_name
@@ -37,7 +38,7 @@ from splicestore.storage.columns import Column, ledger_columns, write_columns
 from splicestore.storage.lease import WriteLease
 from splicestore.store import Store
 
-SPLIT_ENCODER = 1
+SPLIT_ENCODER = 2
 SPLIT_CHUNK = 1 << 20
 """Rows of a chunk: a split is read whole, so few large objects are best."""
 
@@ -170,9 +171,10 @@ def _split_leased(store: Store, name: str, options: SplitOptions, how: _Run, lea
 
     result = make_split(layouts, options, sources, run, None if how.rebuild else old)
     parent = None if how.rebuild else old_split
-    columns = split_columns(result.table, sources)
+    columns = [*split_columns(result.table, sources), *block_columns(genomes)]
     plan = _split_plan(result, options, inputs, parent, how.storage_options)
-    publication = _publication(store, name, options, result, inputs, plan, columns)
+    site_digests = {genome.genome_id: genome.attributes["site_digest"] for genome in genomes}
+    publication = _publication(store, name, options, result, inputs, plan, columns, site_digests)
     publication.force = how.force
     publication.pointer_at_start = pointer_at_start
     is_same = parent is not None and parent.name == name and _is_same(parent, result.table)
@@ -364,13 +366,18 @@ def _publication(
     inputs: Sequence[HomologyInput],
     plan: Plan,
     columns: Sequence[Column],
+    site_digests: Mapping[str, str],
 ) -> Publication:
     return Publication(
         root=store.root,
         path=f"splits/{name}",
         plan=plan,
         specs=[column.spec() for column in columns],
-        attributes={**split_attributes(result.table), "options": plan.document()["options"]},
+        attributes={
+            **split_attributes(result.table),
+            "options": plan.document()["options"],
+            "site_digests": dict(site_digests),
+        },
         provenance={
             "versions": {"splicestore": version("splicestore")},
             "homology": [absolute_url(i.url) for i in inputs],
@@ -396,6 +403,23 @@ def split_columns(table: SplitTable, sources: Sequence[Homology] = ()) -> list[C
             )
         )
     return columns + ledger_columns([row for source in sources for row in source.ledger])
+
+
+def block_columns(genomes: Sequence[Genome]) -> list[Column]:
+    """Sites before every block of every genome: what a stream's plan would otherwise ask each genome for."""
+    counts = [len(genome.block_site_ptr) for genome in genomes]
+    return [
+        Column(
+            "genome_block_ptr", pointers(np.array(counts, dtype=np.int64)), "genome_edge", "int64", chunk=SPLIT_CHUNK
+        ),
+        Column(
+            "block_site_ptr",
+            np.concatenate([genome.block_site_ptr for genome in genomes]),
+            "genome_block_edge",
+            "int64",
+            chunk=SPLIT_CHUNK,
+        ),
+    ]
 
 
 def publish_split(publication: Publication, table: SplitTable, report: SplitReport, columns: Sequence[Column]) -> None:

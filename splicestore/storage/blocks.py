@@ -157,6 +157,11 @@ class ShardedArray:
         self._source, self._path, self._layout, self._indexes = source, path, layout, indexes
         self._identity = object()  # the cache may outlive this array: its path alone says not which store
 
+    @property
+    def n_rows(self) -> int:
+        """Length of the first axis."""
+        return self._layout.shape[0]
+
     @classmethod
     def open(
         cls, source: RangeSource, path: str, metadata: Mapping[str, Any], *, indexes: IndexCache | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,20 +154,11 @@ class SplitSource(Protocol):
         ...
 
 
-class GenomesSource(Protocol):
-    """Genomes by name and generation."""
-
-    def at(self, name: str, generation: str) -> GenomeSource:
-        """Open one generation."""
-        ...
-
-
 class StoreSource(Protocol):
     """A store."""
 
-    @property
-    def genomes(self) -> GenomesSource:
-        """Genomes."""
+    def open_pinned(self, split: Any, genome_ids: Sequence[str]) -> Sequence[GenomeSource]:
+        """Open genomes at the generations that one of the splits pins; nothing large is read."""
         ...
 
     @property

@@ -98,7 +98,6 @@ class BlockReader:
         self._live: OrderedDict[int, int] = OrderedDict()
         self._in_flight: dict[int, Future[Block]] = {}
         self._in_flight_bytes = 0
-        self._site_columns: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
         self._threads = ThreadPoolExecutor(BLOCKS_IN_FLIGHT, thread_name_prefix="splicestore-read")
 
     def close(self) -> None:
@@ -247,18 +246,14 @@ class BlockReader:
         self._statistics.bytes += content.n_bytes
 
     def _submit(self, block: int) -> None:
-        genome = int(self._plan.block_genome[block])
-        if genome not in self._site_columns:
-            # Here and not in a thread: a genome's first look at its tables must happen once.
-            source = self._genomes[genome]
-            self._site_columns[genome] = (source.site_position, source.site_strand, source.site_kind)
         self._in_flight[block] = self._threads.submit(self._read, block)
         self._in_flight_bytes += int(self._plan.block_bytes[block])
 
     def _read(self, block: int) -> Block:
         plan, g = self._plan, int(self._plan.block_genome[block])
         low, high = int(plan.block_low[block]), int(plan.block_high[block])
-        position, strand, kind = self._site_columns[g]
+        source = self._genomes[g]
+        position, strand, kind = source.site_position, source.site_strand, source.site_kind
         first, last = (int(i) for i in np.searchsorted(position, (low, high)))
         bases, alpha, beta = self._read_arrays(g, low, high, first, last)
         is_measured = ~np.isnan(alpha + beta).all(axis=1) if alpha.shape[1] else np.zeros(last - first, dtype=bool)

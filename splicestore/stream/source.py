@@ -160,7 +160,7 @@ class WindowBatches:
         if isinstance(options.chromosomes, Mapping):
             _chosen(list(options.chromosomes), options.genomes, "chromosomes: the stream")
         self._generations = {name: table.genome_generations[name] for name in options.genomes}
-        self._genomes = [store.genomes.at(name, generation) for name, generation in self._generations.items()]
+        self._genomes = store.open_pinned(table, options.genomes)
         self._usage = {
             name: genome.usage_generations for name, genome in zip(options.genomes, self._genomes, strict=True)
         }

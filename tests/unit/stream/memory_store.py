@@ -83,6 +83,9 @@ class MemoryStore:
     genomes: MemoryGenomes
     splits: dict[str, MemorySplit]
 
+    def open_pinned(self, split, genome_ids):
+        return [self.genomes.at(name, split.genome_generations[name]) for name in genome_ids]
+
     @property
     def n_requests(self) -> int:
         return sum(len(genome.reads) for genome in self.genomes.by_name.values())
