@@ -19,7 +19,7 @@ from splicestore.errors import InputError, StoreNotFoundError
 from splicestore.ingest import ingest_genome, ingest_genomes, load_genomes_config
 from splicestore.kernels.sequence import decode_bases
 from splicestore.storage import StoreRoot
-from tests.service.study import write_study
+from tests.service.study import splicestore, write_study
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +236,54 @@ def test_a_sheet_that_names_one_sample_of_a_file_takes_that_sample(tmp_path):
     )
     ingest_genome(StoreRoot("memory://one-sample"), genome)
     assert set(ss.open_store("memory://one-sample").genomes["toy1"].usage.to_pandas()["alpha"]) == {7.0}
+
+
+def split_of_two(folder):
+    """Two genomes and a split of them."""
+    config = load_genomes_config(str(write_study(folder / "in", n_genomes=2)))
+    root = StoreRoot(str(folder / "store"))
+    list(ingest_genomes(root, config))
+    split = (
+        "split",
+        "windows",
+        root.url,
+        "run1",
+        "--orthology",
+        folder / "in" / "orthologs.tsv",
+        "--test-fraction",
+        "0.5",
+    )
+    splicestore(*split, "--window-size", "200", "--context-size", "40", "--seed", "3", check=0)
+    return ss.open_store(root.url)
+
+
+def test_a_split_opens_its_genomes_with_what_they_would_say_themselves(tmp_path):
+    store = split_of_two(tmp_path)
+    before = store.n_requests
+    opened = store.open_pinned(store.splits["run1"], ["toy1", "toy2"])
+    known = [
+        (g.contig_offset, g.contig_length, g.block_site_ptr, g.condition_names, g.usage_generations) for g in opened
+    ]
+    assert store.n_requests - before <= 12
+    for genome, mine in zip(opened, known, strict=True):
+        own = ss.open_store(store.url).genomes[genome.genome_id]
+        assert own.generation == genome.generation
+        for values, theirs in zip(mine[:3], (own.contig_offset, own.contig_length, own.block_site_ptr), strict=True):
+            np.testing.assert_array_equal(values, theirs)
+        assert mine[3:] == (own.condition_names, own.usage_generations)
+        assert genome.read_bases(0, 100).tolist() == own.read_bases(0, 100).tolist()
+
+
+def test_usage_that_came_after_the_split_is_streamed_and_a_copy_keeps_what_was_looked_up(tmp_path):
+    store = split_of_two(tmp_path)
+    (genome,) = store.open_pinned(store.splits["run1"], ["toy1"])
+    held = genome.condition_names
+    (tmp_path / "in" / "sheet.csv").write_text("sample,file,condition\ns1,toy1.tsv,Heart\n")
+    sheet = tmp_path / "in" / "sheet.csv"
+    splicestore("ingest", "usage", store.url, "march", sheet, "--genome", "toy1", check=0)
+    copy = pickle.loads(pickle.dumps(genome))
+    assert copy.condition_names == held == ["Brain_1"]
+    fresh = ss.open_store(store.url)
+    (now,) = fresh.open_pinned(fresh.splits["run1"], ["toy1"])
+    assert now.condition_names == ["Brain_1", "Heart"]
+    assert pickle.loads(pickle.dumps(now)).usage_generations == now.usage_generations
