@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from splicestore.errors import InputError, StoreError, StoreNotFoundError, close_names
+from splicestore.errors import InputError, StoreError, close_names
 from splicestore.kernels.intervals import expand_counts
 from splicestore.kernels.sequence import N_CODE
 from splicestore.kernels.usage import splice_site_usage
+from splicestore.opened import OpenedGeneration, lazy, ledger_frame
 from splicestore.schema import KIND_NAMES, SOURCE_ANNOTATION, SOURCE_JUNCTION
-from splicestore.storage import StoreRoot, open_group, quiet_zarr, read_catalog, read_group, read_pointer
-from splicestore.storage.arrays import read_array
-from splicestore.storage.blocks import ShardedArray, read_together
+from splicestore.storage import StoreRoot, quiet_zarr, read_catalog, read_pointer
+from splicestore.storage.blocks import read_together
 
 if TYPE_CHECKING:
     import xarray
 
     from splicestore.windows import WindowSet
-
-Value = TypeVar("Value")
 
 STRAND_SIGNS = {1: "+", -1: "-", 0: "."}
 
@@ -37,33 +34,6 @@ STRAND_SIGNS = {1: "+", -1: "-", 0: "."}
 def strand_signs(strand: NDArray[np.int8]) -> NDArray[np.object_]:
     """Spell strands as ``+``, ``-`` or ``.``."""
     return np.array([".", "+", "-"], dtype=object)[strand]
-
-
-class _lazy(Generic[Value]):  # noqa: N801 - used as a decorator
-    """A property that is read once for each instance, by as many threads at a time as ask for those of several.
-
-    ``functools.cached_property`` holds one lock for all instances while it reads (until Python 3.12): threads that read many
-    genomes from an object store would wait for one another. Two threads may read the same twice; a generation never changes.
-    """
-
-    def __init__(self, read: Callable[[Any], Value]) -> None:
-        self._read, self.__doc__ = read, read.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> _lazy[Value]: ...
-
-    @overload
-    def __get__(self, instance: object, owner: type) -> Value: ...
-
-    def __get__(self, instance: object | None, owner: type) -> Value | _lazy[Value]:
-        if instance is None:
-            return self
-        # Not a data descriptor: from now on the instance answers itself.
-        value: Value = instance.__dict__.setdefault(self._name, self._read(instance))
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +77,8 @@ class Genome:
         return f"genomes/{self.genome_id}/{self.generation}"
 
     @cached_property
-    def _opened(self) -> _Opened:
-        return _Opened(self._root, self.path)
+    def _opened(self) -> OpenedGeneration:
+        return OpenedGeneration(self._root, self.path)
 
     @property
     def _group(self) -> zarr.Group:
@@ -288,17 +258,17 @@ class Genome:
 
     # -- sites -----------------------------------------------------------------------------------------------
 
-    @_lazy
+    @lazy
     def site_position(self) -> NDArray[np.int64]:
         """(site,) absolute exon-boundary base, sorted."""
         return self.array("site_position")
 
-    @_lazy
+    @lazy
     def site_strand(self) -> NDArray[np.int8]:
         """(site,) +1 or -1."""
         return self.array("site_strand")
 
-    @_lazy
+    @lazy
     def site_kind(self) -> NDArray[np.uint8]:
         """(site,) bit 0 acceptor, bit 1 donor."""
         return self.array("site_kind")
@@ -413,7 +383,7 @@ class _PanelView:
 
     def __init__(self, root: StoreRoot, path: str) -> None:
         self.path = path
-        self.opened = _Opened(root, path)
+        self.opened = OpenedGeneration(root, path)
 
     @property
     def group(self) -> zarr.Group:
@@ -477,51 +447,6 @@ class Gene:
         return _Table(lambda **options: self.genome._usage_table(self.site_rows, **options))
 
 
-class _Opened:
-    """One complete generation: its group for tables, its sharded arrays for reads by the block."""
-
-    def __init__(self, root: StoreRoot, path: str) -> None:
-        self._root, self._path = root, path
-        self._blocks: dict[str, ShardedArray | None] = {}
-
-    @_lazy
-    def _document(self) -> bytes:
-        return read_complete(self._root, self._path)
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """What the group says of itself, without zarr."""
-        found: Mapping[str, Any] = json.loads(self._document)["attributes"]["splicestore"]
-        return found
-
-    @_lazy
-    def group(self) -> zarr.Group:
-        return open_group(self._root.zarr_store(self._path, read_only=True), self._document)
-
-    @_lazy
-    def _metadata(self) -> Mapping[str, Any]:
-        metadata: Mapping[str, Any] = json.loads(self._document)["consolidated_metadata"]["metadata"]
-        return metadata
-
-    def blocks(self, name: str) -> ShardedArray | None:
-        """One array for reads by the block; None if zarr must read it."""
-        if name not in self._blocks:
-            self._blocks[name] = ShardedArray.open(
-                self._root, f"{self._path}/{name}", self._metadata[name], indexes=self._root.indexes
-            )
-        return self._blocks[name]
-
-    def read(self, name: str, start: int, end: int) -> NDArray[Any]:
-        """Read rows ``[start, end)`` of an array."""
-        array = self.blocks(name)
-        return read_array(self.group, name, slice(start, end)) if array is None else array.read(start, end)
-
-    def read_whole(self, name: str) -> NDArray[Any]:
-        """Read an array; numbers without opening the group through zarr, which takes longer than reading them."""
-        array = self.blocks(name) if name in self._metadata else None
-        return read_array(self.group, name) if array is None else array.read(0, array.n_rows)
-
-
 @dataclass(frozen=True, slots=True)
 class KnownGenome:
     """What a split knows of a genome that it pins, so that a plan over many genomes need not open each."""
@@ -573,43 +498,3 @@ def _open_panels(root: StoreRoot, sites: Mapping[str, str]) -> dict[str, list[_P
                 f"genome {genome_id}: condition {twice[0]!r} is in two usage panels; a condition is its name"
             )
     return views
-
-
-def read_complete(root: StoreRoot, path: str) -> bytes:
-    """Read the group document of a complete generation; anything else is refused by name."""
-    found = read_group(root, path)
-    if found is None:
-        raise StoreNotFoundError(
-            f"{root.url_of(path)}: no such generation; it may have been pruned, `splicestore ls {root.url}` shows what is there"
-        )
-    attributes, document = found
-    if attributes["status"] != "complete":
-        raise StoreError(
-            f"{root.url_of(path)}: generation is {attributes['status']}, run the command that writes it again"
-        )
-    return document
-
-
-def open_generation(root: StoreRoot, path: str) -> zarr.Group:
-    """Open one complete generation; anything else is refused by name."""
-    return open_group(root.zarr_store(path, read_only=True), read_complete(root, path))
-
-
-def ledger_frame(group: zarr.Group) -> pd.DataFrame:
-    """Read the ledger of any published group."""
-
-    def words(name: str) -> list[str]:
-        vocabulary = list(group[name].attrs["vocabulary"])  # type: ignore[arg-type]
-        return [str(vocabulary[int(code)]) for code in read_array(group, name)]
-
-    frame = pd.DataFrame(
-        {
-            "item": words("ledger_item"),
-            "identifier": [str(s) for s in read_array(group, "ledger_identifier")],
-            "reason": words("ledger_reason"),
-            "detail": [str(s) for s in read_array(group, "ledger_detail")],
-            "count": read_array(group, "ledger_count"),
-        }
-    )
-    # An empty column of strings would otherwise come out as floats.
-    return frame.astype(dict.fromkeys(("item", "identifier", "reason", "detail"), object))

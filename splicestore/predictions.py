@@ -12,7 +12,8 @@ import zarr
 from numpy.typing import NDArray
 
 from splicestore.errors import InputError, close_names
-from splicestore.genome import Genome, open_generation
+from splicestore.genome import Genome
+from splicestore.opened import open_generation
 from splicestore.storage import StoreRoot, quiet_zarr
 from splicestore.storage.arrays import read_array
 

@@ -11,10 +11,13 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from splicestore.genome import Genome, KnownGenome, ledger_frame, open_generation, open_known, strand_signs
+from splicestore.genome import Genome, KnownGenome, open_known, strand_signs
+from splicestore.opened import OpenedGeneration, ledger_frame
 from splicestore.schema import SUBSET_NAMES
 from splicestore.storage import StoreRoot
-from splicestore.storage.arrays import read_array
+
+_PLANNED_COLUMNS = tuple(f"window_{name}" for name in ("genome", "contig", "start", "strand", "subset", "has_gene"))
+_GENOME_COLUMNS = ("contig_genome", "contig_length", "contig_offset", "block_site_ptr", "genome_block_ptr")
 
 
 class Split:
@@ -35,17 +38,21 @@ class Split:
         return f"splits/{self.name}/{self.generation}"
 
     @cached_property
+    def _opened(self) -> OpenedGeneration:
+        return OpenedGeneration(self._root, self.path)
+
+    @property
     def _group(self) -> zarr.Group:
-        return open_generation(self._root, self.path)
+        return self._opened.group
 
     @cached_property
     def attributes(self) -> Mapping[str, Any]:
         """Options, pins, report."""
-        return dict(self._group.attrs["splicestore"])  # type: ignore[arg-type]
+        return dict(self._opened.attributes)
 
     def array(self, name: str) -> NDArray[Any]:
         """Read one array whole."""
-        return read_array(self._group, name)
+        return self._opened.read_whole(name)
 
     @property
     def genome_ids(self) -> tuple[str, ...]:
@@ -111,8 +118,11 @@ class Split:
         digests = self.attributes.get("site_digests")
         if digests is None:
             return [self.genome(genome_id) for genome_id in genome_ids]
-        contig_genome, length, offset = (self.array(f"contig_{name}") for name in ("genome", "length", "offset"))
-        sites, ptr = self.array("block_site_ptr"), self.array("genome_block_ptr")
+        columns = self._opened.read_all([*_PLANNED_COLUMNS, *_GENOME_COLUMNS])
+        contig_genome, length, offset, sites, ptr = (columns.pop(name) for name in _GENOME_COLUMNS)
+        # The window table came along; its properties are where a plan looks for it.
+        columns["window_has_gene"] = columns["window_has_gene"].astype(bool)
+        self.__dict__.update(columns)
         known = []
         for genome_id in genome_ids:
             row = self.genome_ids.index(genome_id)

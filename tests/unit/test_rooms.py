@@ -22,10 +22,11 @@ ROOMS = {
     "cluster": {"errors"},
     "readers": {"errors", "schema", "kernels", "storage", "config"},
     "models": {"errors", "schema", "storage", "kernels"},
-    "genome": {"errors", "schema", "kernels", "storage", "windows"},
+    "opened": {"errors", "storage"},
+    "genome": {"errors", "schema", "kernels", "storage", "opened", "windows"},
     "windows": {"errors", "schema", "kernels", "genome"},
-    "splits": {"genome", "schema", "storage"},
-    "predictions": {"errors", "genome", "storage"},
+    "splits": {"genome", "opened", "schema", "storage"},
+    "predictions": {"errors", "genome", "opened", "storage"},
     "store": {"errors", "genome", "splits", "predictions", "storage"},
 }
 VIEWS = {"genome", "windows", "splits", "predictions", "store"}
