@@ -61,6 +61,8 @@ def one_hot(
             f"out must be a contiguous tensor of shape {shape} on {codes.device}, got {tuple(out.shape)} on {out.device}"
             f"{'' if out.is_contiguous() else ', not contiguous'}"
         )
+    if out.numel() == 0:
+        return out
     if codes.device.type == "cpu" and codes.dtype == torch.uint8:
         _expand_on_host(codes.reshape(-1, length), out.view(-1, *shape[-2:]), layout)
     else:
@@ -87,7 +89,9 @@ class DenseUsage:
     beta: torch.Tensor
 
 
-def densify_usage(batch: Batch[Any], device: Any = None, *, min_reads: float | None = None) -> DenseUsage:
+def densify_usage(
+    batch: Batch[Any], device: Any = None, *, min_reads: float | None = None, alpha_threshold: float | None = None
+) -> DenseUsage:
     """Spread the usage rows of a batch over the positions of its windows.
 
     Parameters
@@ -98,6 +102,8 @@ def densify_usage(batch: Batch[Any], device: Any = None, *, min_reads: float | N
         Where the rows are moved before they are spread; None leaves them where they are.
     min_reads
         Fewer reads (alpha + beta) give no SSE; None for the batch's own.
+    alpha_threshold
+        SplicEvo's threshold, as in ``Genome.windows``: where alpha is below it, alpha, beta and SSE are 0.
 
     Returns
     -------
@@ -111,6 +117,9 @@ def densify_usage(batch: Batch[Any], device: Any = None, *, min_reads: float | N
     place = window.long() * window_size + position.long()
     total = alpha + beta
     sse = torch.where((total >= threshold) & (total > 0), alpha / total, torch.nan)
+    if alpha_threshold is not None:
+        low = alpha < alpha_threshold
+        alpha, beta, sse = (torch.where(low, 0.0, values) for values in (alpha, beta, sse))
 
     def spread(values: torch.Tensor) -> torch.Tensor:
         dense = torch.full((n_windows * window_size, n_conditions), torch.nan, device=values.device)
