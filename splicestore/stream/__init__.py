@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from splicestore.stream.batch import Batch
+from splicestore.stream.lanes import WindowLanes
 from splicestore.stream.source import WindowBatches
 
 if TYPE_CHECKING:
     from splicestore.stream.dataset import WindowStream
     from splicestore.stream.expand import DenseUsage, densify_usage, one_hot
 
-__all__ = ["Batch", "DenseUsage", "WindowBatches", "WindowStream", "densify_usage", "one_hot"]
+__all__ = ["Batch", "DenseUsage", "WindowBatches", "WindowLanes", "WindowStream", "densify_usage", "one_hot"]
 
 _WITH_TORCH = {"WindowStream": "dataset", "DenseUsage": "expand", "densify_usage": "expand", "one_hot": "expand"}
 
