@@ -11,8 +11,10 @@ import io
 import json
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
@@ -139,13 +141,40 @@ def task_scores(site_logits: Tensor, usage_logits: Tensor) -> Tensor:
     return torch.cat([sites, torch.sigmoid(usage_logits)], dim=1).transpose(1, 2)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread of the CPU.
+
+    For small batches torch cuts sums by its number of threads, which is all cores here and one in a Dask worker: the last
+    bits of a result would say where it was computed. Tasks side by side use the cores at least as well.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network with the card it was checked against; takes base codes, gives scores."""
+    """A network with the card it was checked against; takes base codes, gives scores.
+
+    One that was loaded is pickled by the address of its card, and loaded and checked again where it arrives.
+    """
 
     card: ModelCard
     module: nn.Module
     device: torch.device
+    url: str | None = None
+    """Where the card lies; None for a network that was made here, which is pickled whole."""
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.url is None:
+            return LoadedModel, (self.card, self.module, self.device)
+        load = partial(load_model, digest=self.card.digest, device=self.device, storage_options=self.storage_options)
+        return load, (self.url,)
 
     @torch.inference_mode()
     def logits(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,8 +206,9 @@ class LoadedModel:
         return task_scores(*self.logits(codes))
 
     def window_scores(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Numpy codes (B, L) -> numpy scores (B, W, tasks) float32 of their own memory."""
-        scores = self.scores(torch.from_numpy(np.ascontiguousarray(codes)))
+        """Numpy codes (B, L) -> numpy scores (B, W, tasks) float32 of their own memory, the same bits in any worker."""
+        with one_thread():
+            scores = self.scores(torch.from_numpy(np.ascontiguousarray(codes)))
         return np.array(scores.cpu().numpy(), dtype=np.float32, order="C")
 
 
@@ -280,7 +310,7 @@ def load_model(
     except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(f"{url}: the weights in {card.checkpoint} do not fit {card.factory}: {error}") from error
     target = torch.device(device)
-    return LoadedModel(card, module.to(target).eval(), target)
+    return LoadedModel(card, module.to(target).eval(), target, url, dict(storage_options or {}))
 
 
 def _read_checkpoint(url: str, card: ModelCard, storage_options: Mapping[str, Any] | None) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from splicestore.cluster import Executor
 from splicestore.errors import ModelError
-from splicestore.models.card import LoadedModel, check_fits
+from splicestore.memory import TORCH_BYTES
+from splicestore.models.card import LoadedModel, check_fits, one_thread
 from splicestore.models.splice import site_log_odds
 from splicestore.stream.batch import Batch as AnyBatch
+from splicestore.stream.lanes import WindowLanes
+from splicestore.stream.reader import NumpyBatch
 from splicestore.train.baseline import MotifBaseline
 from splicestore.train.losses import real_rows, usage_rows
-from splicestore.train.metrics import EXACT_POSITIONS, SitePool, UsagePool, site_rows, usage_rows_of
+from splicestore.train.metrics import (
+    COUNTED_BYTES,
+    EXACT_POSITIONS,
+    POSITION_BYTES,
+    SitePool,
+    UsagePool,
+    site_rows,
+    usage_rows_of,
+)
 
 Batch = AnyBatch[Tensor]
 
@@ -84,29 +96,159 @@ def evaluate(
         If the windows have another size than the model's, a condition is unknown to it, scores are not finite, or
         there is no window.
     """
-    model_sites = SitePool(exact_positions)
-    baseline_sites = SitePool(exact_positions)
-    usage: UsagePool | None = None
-    names: tuple[str, ...] = ()
-    n_windows = 0
-    for batch in batches:
-        if usage is None:
-            check_fits(model.card, **_geometry(batch), condition_names=batch.condition_names)
-            usage, names = UsagePool(batch.condition_names), tuple(batch.genome_names)
+    scores = Scores.of_batches(model, batches, baseline=baseline, min_reads=min_reads, exact_positions=exact_positions)
+    return scores.evaluation()
+
+
+def evaluate_lanes(
+    model: LoadedModel,
+    lanes: WindowLanes,
+    executor: Executor,
+    *,
+    baseline: MotifBaseline | None = None,
+    min_reads: float = 10,
+    exact_positions: int = EXACT_POSITIONS,
+) -> Evaluation:
+    """Score lanes as tasks and rank all positions together; to the last digit the same for any executor on equal devices.
+
+    Scores are kept as they are only if all positions of all windows may be: a lane cannot know what the others have.
+
+    Parameters
+    ----------
+    model
+        One from ``load_model`` travels by the address of its card.
+    lanes
+        Of the subset.
+    executor
+        From ``open_executor``.
+    baseline, min_reads, exact_positions
+        As in ``evaluate``.
+
+    Raises
+    ------
+    ModelError
+        As in ``evaluate``, from the first lane that fails.
+    PlanError
+        If no worker has the memory for a lane.
+    """
+    n_positions = lanes.plan.n_windows * lanes.plan.options.window_size
+    kept = exact_positions if n_positions <= exact_positions else 0
+    score = _LaneScorer(model, baseline, min_reads, kept)
+    total: Scores | None = None
+    for scores in lanes.map(score, executor, ordered=False, memory=score.task_bytes(lanes)):
+        if total is None:
+            total = scores
+        else:
+            total.merge(scores)
+    if total is None:
+        raise ModelError(_NO_WINDOW)
+    return total.evaluation()
+
+
+@dataclass(frozen=True, slots=True)
+class _LaneScorer:
+    """What a task of an evaluation carries."""
+
+    model: LoadedModel
+    baseline: MotifBaseline | None
+    min_reads: float
+    exact_positions: int
+
+    def __call__(self, batches: Iterator[NumpyBatch]) -> Scores:
+        with one_thread():
+            return Scores.of_batches(
+                self.model,
+                (batch.map_arrays(lambda _, array: torch.from_numpy(array)) for batch in batches),
+                baseline=self.baseline,
+                min_reads=self.min_reads,
+                exact_positions=self.exact_positions,
+            )
+
+    def task_bytes(self, lanes: WindowLanes) -> int:
+        """Bytes of one task on a CPU, but for what the network holds between its layers."""
+        options, n_scorers = lanes.plan.options, 1 if self.baseline is None else 2
+        if self.exact_positions:
+            pools = -(-lanes.plan.n_windows // len(lanes)) * options.window_size * POSITION_BYTES
+        else:
+            pools = len(options.genomes) * len(_STRANDS) * COUNTED_BYTES
+        weights = sum(value.nbytes for value in self.model.module.state_dict().values())
+        return lanes.task_bytes + TORCH_BYTES + 2 * weights + n_scorers * pools
+
+
+@dataclass(slots=True)
+class Scores:
+    """What a model, and perhaps the baseline, said of some windows. Scores of several parts of a subset merge exactly."""
+
+    genome_names: tuple[str, ...]
+    min_reads: float
+    sites: Mapping[str, SitePool]
+    """By scorer: ``model``, ``baseline``."""
+    usage: UsagePool | None
+    """The model's; None if it has no conditions."""
+    n_windows: int = 0
+
+    @classmethod
+    def of_batches(
+        cls,
+        model: LoadedModel,
+        batches: Iterable[Batch],
+        *,
+        baseline: MotifBaseline | None = None,
+        min_reads: float = 10,
+        exact_positions: int = EXACT_POSITIONS,
+    ) -> Scores:
+        """Score windows; see ``evaluate``."""
+        scores: Scores | None = None
+        for batch in batches:
+            if scores is None:
+                check_fits(model.card, **_geometry(batch), condition_names=batch.condition_names)
+                pools = {"model": SitePool(exact_positions)}
+                if baseline is not None:
+                    pools["baseline"] = SitePool(exact_positions)
+                usage = UsagePool(batch.condition_names) if model.card.condition_names else None
+                scores = cls(tuple(batch.genome_names), min_reads, pools, usage)
+            scores._add(batch, model, baseline)
+        if scores is None:
+            raise ModelError(_NO_WINDOW)
+        return scores
+
+    def _add(self, batch: Batch, model: LoadedModel, baseline: MotifBaseline | None) -> None:
         site_logits, usage_logits = model.logits(batch.sequence)
-        _add_sites(model_sites, batch, site_log_odds(site_logits).cpu().numpy())
-        _add_usage(usage, batch, usage_logits, model, min_reads)
+        _add_sites(self.sites["model"], batch, site_log_odds(site_logits).cpu().numpy())
+        if self.usage is not None:
+            _add_usage(self.usage, batch, usage_logits, model, self.min_reads)
         if baseline is not None:
-            _add_sites(baseline_sites, batch, baseline.score(batch.sequence.cpu().numpy(), batch.label.shape[1]))
-        n_windows += int(real_rows(batch).sum())
-    if usage is None or n_windows == 0:
-        raise ModelError("no window to evaluate on: the subset is empty, or its filters leave none")
-    scorers: dict[str, dict[str, Any]] = {"model": {"sites": _site_metrics(model_sites, names)}}
-    if model.card.condition_names:
-        scorers["model"]["usage"] = usage.metrics(names)
-    if baseline is not None:
-        scorers["baseline"] = {"sites": _site_metrics(baseline_sites, names)}
-    return Evaluation(n_windows, min_reads, model_sites.is_exact, scorers)
+            scores = baseline.score(batch.sequence.cpu().numpy(), batch.label.shape[1])
+            _add_sites(self.sites["baseline"], batch, scores)
+        self.n_windows += int(real_rows(batch).sum())
+
+    def merge(self, other: Scores) -> None:
+        """Add the scores of other windows, by the same scorers."""
+        for name, pool in self.sites.items():
+            pool.merge(other.sites[name])
+        if self.usage is not None and other.usage is not None:
+            self.usage.merge(other.usage)
+        self.n_windows += other.n_windows
+
+    def evaluation(self) -> Evaluation:
+        """Rank all positions together.
+
+        Raises
+        ------
+        ModelError
+            If there is no window.
+        """
+        if not self.n_windows:
+            raise ModelError(_NO_WINDOW)
+        found: dict[str, dict[str, Any]] = {
+            name: {"sites": _site_metrics(pool, self.genome_names)} for name, pool in self.sites.items()
+        }
+        if self.usage is not None:
+            found["model"]["usage"] = self.usage.metrics(self.genome_names)
+        return Evaluation(self.n_windows, self.min_reads, self.sites["model"].is_exact, found)
+
+
+_NO_WINDOW = "no window to evaluate on: the subset is empty, or its filters leave none"
 
 
 def _geometry(batch: Batch) -> dict[str, int]:

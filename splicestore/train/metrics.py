@@ -29,7 +29,13 @@ from splicestore.schema import LABEL_ACCEPTOR, LABEL_DONOR, LABEL_IGNORE
 EXACT_POSITIONS = 10_000_000
 """Positions whose scores are kept: 90 MB a scorer. Beyond it they are rounded to float16 and counted."""
 
+POSITION_BYTES = 9
+"""Two scores and the label of a position whose scores are kept."""
+
 SITE_CLASSES = (("acceptor", LABEL_ACCEPTOR), ("donor", LABEL_DONOR))
+
+COUNTED_BYTES = 2 * len(SITE_CLASSES) * N_BINS * 8
+"""Counts of one genome and strand."""
 
 Group = tuple[int, int]
 """Genome and strand."""
@@ -80,6 +86,16 @@ class SitePool:
             self._kept.setdefault(key, []).append((values, label[rows][counted]))
             self._n_kept += values.shape[1]
         if not self.is_exact or self._n_kept > self._limit:
+            self._fold()
+
+    def merge(self, other: SitePool) -> None:
+        """Add what another pool holds; metrics are the same as if its windows had been added here, in any order."""
+        for group, pieces in other._kept.items():
+            self._kept.setdefault(group, []).extend(pieces)
+        for group, counts in other._counts.items():
+            self._counts[group] = self._counts.get(group, 0) + counts
+        self._n_kept += other._n_kept
+        if not (self.is_exact and other.is_exact) or self._n_kept > self._limit:
             self._fold()
 
     @property
@@ -149,6 +165,12 @@ class UsagePool:
         self._predicted.append(predicted[any_measured].astype(np.float32, copy=False))
         self._observed.append(observed[any_measured].astype(np.float32, copy=False))
 
+    def merge(self, other: UsagePool) -> None:
+        """Add what another pool of the same conditions holds; metrics do not depend on the order."""
+        self._genome += other._genome
+        self._predicted += other._predicted
+        self._observed += other._observed
+
     def metrics(self, genome_names: Sequence[str]) -> dict[str, Any]:
         """Spearman's and Pearson's correlation: pooled, per condition, per genome.
 
@@ -177,7 +199,10 @@ class UsagePool:
 
 def _correlations(predicted: NDArray[np.float32], observed: NDArray[np.float32]) -> dict[str, float | int | None]:
     measured = ~np.isnan(observed)
-    x, y = predicted[measured], observed[measured]
+    pairs = np.stack((predicted[measured], observed[measured]), axis=1)
+    # Sums of floats depend on their order: sorted by their bits, the same pairs give the same digits in any order.
+    pairs.view(np.uint64)[:, 0].sort()
+    x, y = np.ascontiguousarray(pairs.T)
     return {"spearman": spearman(x, y), "pearson": pearson(x, y), "n": len(x)}
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from importlib.metadata import version
 from typing import Any
 
+from splicestore.cluster import open_executor
 from splicestore.models.card import LoadedModel
 from splicestore.storage import input_text_lines
 from splicestore.store import Store
-from splicestore.stream import WindowStream
+from splicestore.stream import WindowLanes, WindowStream
 from splicestore.train.baseline import MotifBaseline
-from splicestore.train.evaluate import Evaluation, evaluate
+from splicestore.train.evaluate import Evaluation, evaluate_lanes
 from splicestore.train.loop import TrainResult, train
 from splicestore.train.settings import TrainSettings, parse_train_settings
 
@@ -72,6 +74,8 @@ def evaluate_on_split(
     subset: str = "test",
     control: LoadedModel | None = None,
     min_reads: float = 10,
+    scheduler: str = "sync",
+    profile: str | None = None,
 ) -> Evaluation:
     """Score held-out windows: all that meet a gene body, and a tenth of the others.
 
@@ -83,6 +87,10 @@ def evaluate_on_split(
         A model trained on shuffled labels; its metrics stand beside the model's.
     min_reads
         Sites with fewer reads in a condition do not count for usage.
+    scheduler
+        Who scores the windows, as in ``open_executor``; the baseline is estimated here. Metrics do not depend on it.
+    profile
+        Write Dask's performance report (HTML) there.
 
     Returns
     -------
@@ -93,22 +101,25 @@ def evaluate_on_split(
     training = WindowStream(
         store, split=split, subset="train", batch_size=EVALUATION_BATCH, context_size=context, geneless=0.0
     )
-    baseline = MotifBaseline.from_batches(training, BASELINE_WINDOWS)
-    found = evaluate(model, _held_out(store, split, subset, context), baseline=baseline, min_reads=min_reads)
-    if control is None:
-        return found
-    beside = evaluate(control, _held_out(store, split, subset, control.card.context_size), min_reads=min_reads)
+    with open_executor(scheduler, urls=[store.url], profile=profile) as executor:
+        with closing(training):
+            baseline = MotifBaseline.from_batches(training, BASELINE_WINDOWS)
+        held_out = _held_out(store, split, subset, context)
+        found = evaluate_lanes(model, held_out, executor, baseline=baseline, min_reads=min_reads)
+        if control is None:
+            return found
+        held_out = _held_out(store, split, subset, control.card.context_size)
+        beside = evaluate_lanes(control, held_out, executor, min_reads=min_reads)
     scorers: dict[str, Any] = {**found.scorers, "control": beside.scorers["model"]}
     return Evaluation(found.n_windows, found.min_reads, found.is_exact, scorers)
 
 
-def _held_out(store: Store, split: str, subset: str, context_size: int) -> WindowStream:
-    return WindowStream(
+def _held_out(store: Store, split: str, subset: str, context_size: int) -> WindowLanes:
+    return WindowLanes(
         store,
         split=split,
         subset=subset,
         batch_size=EVALUATION_BATCH,
         context_size=context_size,
-        shuffle=False,
         geneless=GENELESS_EVALUATED,
     )

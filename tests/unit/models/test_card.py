@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from splicestore.models.card import (
     encode_bases_as,
     load_card,
     load_model,
+    one_thread,
     save_model,
     task_names,
     task_scores,
@@ -28,12 +30,13 @@ from splicestore.models.splice import SpliceNet
 from splicestore.storage import StoreRoot
 
 OPTIONS = {"n_conditions": 2, "context_size": 10, "channels": 5, "dilations": [1, 2], "kernel_size": 3}
+WIDE = {**OPTIONS, "channels": 32}
 FACTORY = "splicestore.models.splice:SpliceNet"
 
 
-def saved(folder, **changes) -> SpliceNet:
+def saved(folder, network=None, **changes) -> SpliceNet:
     torch.manual_seed(3)
-    network = SpliceNet(**OPTIONS).eval()
+    network = network or SpliceNet(**OPTIONS).eval()
     values = {
         "name": "small", "factory": FACTORY, "factory_options": OPTIONS, "window_size": 20, "context_size": 10,
         "condition_names": ["brain", "liver"], "provenance": {"split_digest": "abc"},
@@ -59,6 +62,35 @@ def test_a_saved_model_comes_back(tmp_path):
     assert loaded.card.condition_names == ("brain", "liver")
     assert loaded.card.provenance == {"split_digest": "abc"}
     assert not loaded.module.training
+
+
+def test_a_loaded_model_travels_by_the_address_of_its_card(tmp_path):
+    network = saved(tmp_path, network=SpliceNet(**WIDE), factory_options=WIDE)
+    loaded = load_model(str(tmp_path / "card.json"))
+    data = pickle.dumps(loaded)
+    assert len(data) < 1_000 < sum(value.nbytes for value in network.state_dict().values())
+    arrived = pickle.loads(data)
+    assert (arrived.card, arrived.device, arrived.url) == (loaded.card, loaded.device, loaded.url)
+    for name, value in network.state_dict().items():
+        assert torch.equal(arrived.module.state_dict()[name], value), name
+    assert pickle.dumps(arrived) == data
+
+
+def test_a_model_replaced_on_the_way_is_refused(tmp_path):
+    saved(tmp_path)
+    data = pickle.dumps(load_model(str(tmp_path / "card.json")))
+    saved(tmp_path, network=SpliceNet(**WIDE), factory_options=WIDE)
+    with pytest.raises(ModelError, match=r"has digest [0-9a-f]{64}, expected [0-9a-f]{64}"):
+        pickle.loads(data)
+
+
+def test_a_model_made_here_travels_whole():
+    torch.manual_seed(1)
+    made = LoadedModel(card(tasks=task_names(["brain", "liver"])), SpliceNet(**OPTIONS).eval(), torch.device("cpu"))
+    arrived = pickle.loads(pickle.dumps(made))
+    codes = torch.randint(0, 5, (3, 40), dtype=torch.uint8)
+    assert arrived.card == made.card
+    assert torch.equal(arrived.scores(codes), made.scores(codes))
 
 
 def test_digest_is_the_sha256_of_the_checkpoint(tmp_path):
@@ -209,3 +241,13 @@ def test_a_network_that_breaks_its_card_is_refused():
         model.scores(torch.zeros(2, 40, dtype=torch.uint8))
     with pytest.raises(ModelError, match=r"= 40 bp, got 41"):
         model.scores(torch.zeros(2, 41, dtype=torch.uint8))
+
+
+def test_one_thread_is_given_back_as_many():
+    torch.set_num_threads(3)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    with pytest.raises(ModelError, match="reads 20"), one_thread():
+        LoadedModel(card(), WrongShape(), torch.device("cpu")).logits(torch.zeros(1, 7, dtype=torch.uint8))
+    assert torch.get_num_threads() == 3

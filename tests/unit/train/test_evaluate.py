@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from splicestore.cluster import open_executor
 from splicestore.errors import ModelError
 from splicestore.kernels.ranking import average_precision, tie_groups, top_k_accuracy
 from splicestore.models.card import LoadedModel, ModelCard, task_names
 from splicestore.models.splice import SpliceNet, site_log_odds
+from splicestore.stream import WindowLanes
 from splicestore.train.baseline import MotifBaseline
-from splicestore.train.evaluate import evaluate
+from splicestore.train.evaluate import evaluate, evaluate_lanes
 from splicestore.train.metrics import SitePool, UsagePool
+from tests.unit.stream.memory_store import grid_split, make_store, random_genome
 from tests.unit.train.small_batches import CONTEXT, WINDOW, planted_batch, random_batch
 
 CONDITIONS = ("brain", "liver")
@@ -211,3 +216,90 @@ def test_unmeasured_sites_are_not_held():
     pool = UsagePool(["brain"])
     pool.add(np.array([0, 0]), np.array([[0.1], [0.2]]), np.array([[np.nan], [0.5]], dtype=np.float32))
     assert pool.metrics(["hen"])["pooled"]["n"] == 1
+
+
+# -- parts of a subset -------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 1_000), parts=st.lists(st.integers(0, 3), min_size=6, max_size=6), data=st.data())
+@settings(max_examples=30)
+def test_merged_pools_give_the_digits_of_one_pool(seed, parts, data):
+    limit = data.draw(st.sampled_from([0, 200, 10_000]), label="exact_positions")
+    rng = np.random.default_rng(seed)
+    added = []
+    for n in rng.integers(1, 5, len(parts)):
+        label = rng.choice([0, 1, 2, 255], size=(n, 20)).astype(np.uint8)
+        scores = rng.normal(size=(n, 2, 20)).astype(np.float32).round(1)
+        added.append((rng.integers(0, 2, n), rng.choice([-1, 1], n), scores, label))
+    whole, pools = SitePool(limit), [SitePool(limit) for _ in range(4)]
+    for part, windows in zip(parts, added, strict=True):
+        whole.add(*windows)
+        pools[part].add(*windows)
+    merged = SitePool(limit)
+    for number in data.draw(st.permutations(range(4)), label="order"):
+        merged.merge(pools[number])
+    assert merged.groups == whole.groups
+    assert (
+        merged.is_exact
+        == whole.is_exact
+        == (limit == 10_000 or whole.metrics(whole.groups)["donor"]["n_positions"] <= limit)
+    )
+    for groups in (whole.groups, whole.groups[:1], whole.groups[1:]):
+        assert merged.metrics(groups) == whole.metrics(groups)
+
+
+@given(seed=st.integers(0, 1_000), n=st.integers(0, 60), data=st.data())
+@settings(max_examples=30)
+def test_correlations_have_the_same_digits_in_any_order_and_parts(seed, n, data):
+    rng = np.random.default_rng(seed)
+    genome, predicted = rng.integers(0, 2, n), rng.random((n, 2)).astype(np.float32)
+    observed = np.where(rng.random((n, 2)) < 0.3, np.nan, rng.random((n, 2)).round(1)).astype(np.float32)
+    whole, merged = UsagePool(CONDITIONS), UsagePool(CONDITIONS)
+    whole.add(genome, predicted, observed)
+    order = np.array(data.draw(st.permutations(range(n)), label="order"), dtype=int)
+    for rows in np.array_split(order, 3):
+        part = UsagePool(CONDITIONS)
+        part.add(genome[rows], predicted[rows], observed[rows])
+        merged.merge(part)
+    assert merged.metrics(["hen", "cow"]) == whole.metrics(["hen", "cow"])
+
+
+@pytest.fixture(scope="module")
+def lanes():
+    rng = np.random.default_rng(6)
+    genomes = [
+        random_genome(rng, "hen", [3_000, 900], n_sites=160, conditions=CONDITIONS),
+        random_genome(rng, "cow", [2_000], n_sites=90, conditions=CONDITIONS[1:]),
+        random_genome(rng, "emu", [2_500], n_sites=90, conditions=CONDITIONS[:1]),
+    ]
+    store = make_store(genomes, grid_split(genomes, WINDOW, CONTEXT, rng))
+    return WindowLanes(store, split="run1", batch_size=7)
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads:2"])
+def test_lanes_are_evaluated_as_their_batches_are_to_the_last_digit(lanes, scheduler):
+    with open_executor("sync") as executor:
+        batches = [b.map_arrays(lambda _, a: torch.from_numpy(a)) for value in lanes.map(list, executor) for b in value]
+    baseline = MotifBaseline.from_batches(batches)
+    with open_executor(scheduler) as executor:
+        found = evaluate_lanes(model(), lanes, executor, baseline=baseline, min_reads=3)
+    assert found == evaluate(model(), batches, baseline=baseline, min_reads=3)
+    assert found.n_windows == lanes.plan.n_windows
+    assert len(lanes) == 3
+    assert found.scorers["model"]["usage"]["pooled"]["n"] > 50
+
+
+def test_lanes_keep_scores_only_where_those_of_all_windows_may_be_kept(lanes):
+    most = lanes.plan.n_windows * WINDOW
+    with open_executor("sync") as executor:
+        exact, rounded = (evaluate_lanes(model(), lanes, executor, exact_positions=n) for n in (most, most - 1))
+    assert (exact.is_exact, rounded.is_exact) == (True, False)
+    for task, values in exact.scorers["model"]["sites"]["all"].items():
+        other = rounded.scorers["model"]["sites"]["all"][task]
+        assert other["n_positions"] == values["n_positions"] < most
+        assert other["average_precision"] == pytest.approx(values["average_precision"], abs=5e-3)
+
+
+def test_a_model_that_does_not_fit_is_refused_by_the_first_lane(lanes):
+    with open_executor("sync") as executor, pytest.raises(ModelError, match="does not predict 1 of 2 conditions"):
+        evaluate_lanes(model(("brain",)), lanes, executor)
