@@ -12,6 +12,8 @@ from splicestore.cli.output import (
     FORCE,
     JSON,
     PARTITION,
+    PROFILE,
+    SCHEDULER,
     STEAL,
     STORAGE_OPTION,
     STORE,
@@ -71,6 +73,8 @@ def evaluate(
     min_reads: Annotated[float, typer.Option(help="Sites with fewer reads do not count for usage.")] = 10,
     device: Annotated[str | None, DEVICE] = None,
     output: Annotated[str | None, typer.Option(help="Also write the JSON document here.")] = None,
+    scheduler: Annotated[str, SCHEDULER] = "sync",
+    profile: Annotated[str | None, PROFILE] = None,
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -92,6 +96,8 @@ def evaluate(
         subset=subset,
         control=load_model(control, device=target) if control else None,
         min_reads=min_reads,
+        scheduler=scheduler,
+        profile=profile,
     )
     if output is not None:
         write_file(output, json.dumps(plain(found.document()), indent=2).encode())
@@ -142,6 +148,8 @@ def predict(
     partition: Annotated[str | None, PARTITION] = None,
     steal: Annotated[bool, STEAL] = False,
     force: Annotated[bool, FORCE] = False,
+    scheduler: Annotated[str, SCHEDULER] = "sync",
+    profile: Annotated[str | None, PROFILE] = None,
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -166,6 +174,8 @@ def predict(
         batch_size=batch_size,
         force=force,
         steal=steal,
+        scheduler=scheduler,
+        profile=profile,
     )
     opened = open_store(store, storage_options=storage_options(storage_option))
     share = parse_share(partition) if partition is not None else None

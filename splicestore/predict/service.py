@@ -6,7 +6,8 @@ window are written, everything else is absent and reads as NaN. One shard is one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splicestore.cluster import Executor, open_executor
 from splicestore.errors import ConfigError, InputError, close_names
 from splicestore.genome import Genome
 from splicestore.kernels.intervals import merge_intervals
-from splicestore.memory import observed_peak_bytes
+from splicestore.memory import INTERPRETER_BYTES, TORCH_BYTES, observed_peak_bytes
 from splicestore.predictions import STRANDS, array_name
 from splicestore.schema import BLOCK_BASES, SUBSET_NAMES, ArraySpec, Plan, check_name
-from splicestore.storage import Publication, write_lease
+from splicestore.storage import PartitionPlace, Publication, write_lease
 from splicestore.storage.columns import Column, write_columns
 from splicestore.storage.runs import JobShare, RunRecord
 from splicestore.windows import WindowSet
@@ -32,7 +34,8 @@ PREDICT_ENCODER = 1
 PREDICTION_CHUNK = 131_072
 
 WindowScores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Model on a batch: (window, input) uint8 codes in transcript orientation -> (window, position, task) float32."""
+"""Model on a batch: (window, input) uint8 codes in transcript orientation -> (window, position, task) float32. It is
+pickled where the scheduler has other processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,18 @@ class PredictOptions:
     force: bool = False
     steal: bool = False
     """Take over a write lease that has expired."""
+    scheduler: str = "sync"
+    """Who predicts the shards, as in ``open_executor``; what is stored does not depend on it."""
+    profile: str | None = None
+    """Write Dask's performance report (HTML) there."""
+
+    @property
+    def task_bytes(self) -> int:
+        """Bytes to predict one shard on a CPU, but for the weights and what the network holds between its layers."""
+        values = BLOCK_BASES * len(self.tasks) * np.dtype(np.float16).itemsize
+        scores = self.batch_size * self.window_size * len(self.tasks) * np.dtype(np.float32).itemsize
+        # The values, zarr's copy of them, the encoded objects, and the bytes that their digest is taken of.
+        return INTERPRETER_BYTES + TORCH_BYTES + 4 * values + 2 * scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +148,7 @@ def predict_windows(
         raise InputError(f"{store.url}: no window to predict with these genomes, regions and subset")
     n_windows = {c.genome.genome_id: len(c.windows) for c in chosen}
     with write_lease(store.root, f"predictions/{name}", job=share.name if share else "", steal=options.steal) as lease:
-        publication = _publication(store, name, chosen, options)
+        publication, peak = _publication(store, name, chosen, options), 0
         if not publication.is_complete():
             publication.begin()
             units = _units(chosen)
@@ -141,19 +156,21 @@ def predict_windows(
             if share is not None:
                 RunRecord(share.of, dealt, {}, publication.provenance).write(store.root, publication.base)
             mine = [part for part, job in dealt.items() if job == (share.index if share else 0)]
-            _write_parts(publication, chosen, mine, scores, options, progress)
+            with open_executor(options.scheduler, urls=[store.url], profile=options.profile) as executor:
+                peak = _write_parts(publication, chosen, mine, scores, options, executor, progress)
             if share is not None:
-                return _report(name, publication, "partition", n_windows, options)
+                return _report(name, publication, "partition", n_windows, options, peak)
             publication.finalise(units)
         lease.check()
         status = "published" if publication.switch() else "unchanged"
-    return _report(name, publication, status, n_windows, options)
+    return _report(name, publication, status, n_windows, options, peak)
 
 
 def _report(
-    name: str, publication: Publication, status: str, n_windows: Mapping[str, int], options: PredictOptions
+    name: str, publication: Publication, status: str, n_windows: Mapping[str, int], options: PredictOptions, peak: int
 ) -> PredictReport:
-    return PredictReport(name, publication.generation, status, n_windows, options.tasks, observed_peak_bytes())
+    observed = max(peak, observed_peak_bytes())
+    return PredictReport(name, publication.generation, status, n_windows, options.tasks, observed)
 
 
 def _units(chosen: Sequence[_GenomeWindows]) -> list[str]:
@@ -166,22 +183,55 @@ def _write_parts(
     parts: Sequence[str],
     scores: WindowScores,
     options: PredictOptions,
+    executor: Executor,
     progress: Callable[[str, int, int], None] | None,
-) -> None:
-    """Write those of the parts that are not there yet."""
-    wanted = set(parts)
-    for one in chosen:
-        shards = [s for s in one.shards().tolist() if f"{one.genome.genome_id}-{s:05d}" in wanted]
-        for done, shard in enumerate(shards):
-            part = f"{one.genome.genome_id}-{shard:05d}"
-            if not publication.has_part(part):
-                _write_shard(publication, part, one, shard, scores, options)
-            if progress is not None:
-                progress(one.genome.genome_id, done + 1, len(shards))
-    if "tables" in wanted and not publication.has_part("tables"):
+) -> int:
+    """Write those of the parts that are not there yet; return the largest peak memory of a worker, in bytes."""
+    wanted = {part for part in parts if not publication.has_part(part)}
+    tasks = [task for one in chosen for task in _shard_tasks(publication, one, wanted, scores, options)]
+    left = Counter(task.one.genome.genome_id for task in tasks)
+    total, peak = dict(left), 0
+    names = [task.place.name for task in tasks]
+    for index, observed in executor.map(_predict_shard, tasks, names=names, memory=options.task_bytes):
+        genome_id = tasks[index].one.genome.genome_id
+        left[genome_id] -= 1
+        peak = max(peak, observed)
+        if progress is not None:
+            progress(genome_id, total[genome_id] - left[genome_id], total[genome_id])
+    if "tables" in wanted:
         writer = publication.partition("tables")
         write_columns(writer, _region_columns(chosen))
         writer.close()
+    return peak
+
+
+@dataclass(frozen=True, slots=True)
+class _ShardTask:
+    """One shard to predict: the windows that reach into it, store and model by address."""
+
+    place: PartitionPlace
+    one: _GenomeWindows
+    shard: int
+    scores: WindowScores
+    options: PredictOptions
+
+
+def _shard_tasks(
+    publication: Publication,
+    one: _GenomeWindows,
+    wanted: Collection[str],
+    scores: WindowScores,
+    options: PredictOptions,
+) -> Iterator[_ShardTask]:
+    """Cut the windows of a genome by shard; one that straddles two is predicted for both."""
+    array = array_name(one.genome.genome_id)
+    start, end = one.spans()
+    for shard in one.shards().tolist():
+        part = f"{one.genome.genome_id}-{shard:05d}"
+        if part in wanted:
+            inside = np.flatnonzero((start < (shard + 1) * BLOCK_BASES) & (end > shard * BLOCK_BASES))
+            mine = _GenomeWindows(one.genome, one.windows.take(inside))
+            yield _ShardTask(publication.place(part, [array]), mine, shard, scores, options)
 
 
 def _genome_ids(store: Store, options: PredictOptions) -> list[str]:
@@ -302,26 +352,23 @@ def _region_columns(chosen: Sequence[_GenomeWindows]) -> list[Column]:
     return columns
 
 
-def _write_shard(
-    publication: Publication, part: str, one: _GenomeWindows, shard: int, scores: WindowScores, options: PredictOptions
-) -> None:
-    """Predict every window that reaches into a shard; one that straddles two is predicted for both."""
-    first = shard * BLOCK_BASES
+def _predict_shard(task: _ShardTask) -> int:
+    """Predict and write a shard; return the peak memory of this process, in bytes."""
+    one, first = task.one, task.shard * BLOCK_BASES
     last = min(first + BLOCK_BASES, one.genome.n_bases)
-    start, end = one.spans()
-    inside = np.flatnonzero((start < last) & (end > first))
-    writer = publication.partition(part)
+    writer = task.place.open()
     for row, strand in enumerate(STRANDS):
-        mine = inside[one.windows.strand[inside] == strand]
+        mine = np.flatnonzero(one.windows.strand == strand)
         if not len(mine):
             continue
-        values = np.full((1, last - first, len(options.tasks)), np.nan, dtype=np.float16)
-        for positions, rows in _scored(one, mine, scores, options.batch_size):
+        values = np.full((1, last - first, len(task.options.tasks)), np.nan, dtype=np.float16)
+        for positions, rows in _scored(one, mine, task.scores, task.options.batch_size):
             keep = (positions >= first) & (positions < last)
             values[0, positions[keep] - first] = rows[keep]
         writer.write(array_name(one.genome.genome_id), values, (row, first))
-    writer.counts["windows"] = len(inside)
+    writer.counts["windows"] = len(one.windows)
     writer.close()
+    return observed_peak_bytes()
 
 
 def _scored(
