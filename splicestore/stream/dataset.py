@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from splicestore.errors import PlanError
 from splicestore.stream.batch import Batch, join_batches
+from splicestore.stream.device import CountedBatches, DeviceBatches, TensorBatch, device_of, each_batch
 from splicestore.stream.source import WindowBatches
-
-TensorBatch = Batch[torch.Tensor]
 
 
 class WindowStream(WindowBatches, IterableDataset):
@@ -22,9 +23,10 @@ class WindowStream(WindowBatches, IterableDataset):
     Yields ``Batch`` with torch tensors; ``numpy_batches()`` yields the same as numpy arrays. Rank, world size and the
     default tail come from the torch process group, if there is one.
 
-    Iterate it directly, or over ``stream.loader(num_workers=...)``. A plain ``DataLoader(stream, batch_size=None,
-    num_workers=w)`` works too, but from w = 2 on its items are parts of batches (each worker reads its own lanes), and
-    only the loader counts their steps.
+    Iterate it directly, over ``stream.to_device("cuda")`` or over ``stream.loader(num_workers=...)``. A plain
+    ``DataLoader(stream, batch_size=None, num_workers=w)`` works too, and torchdata's ``StatefulDataLoader`` restores it in
+    the middle of an epoch; but from w = 2 on their items are parts of batches (each worker reads its own lanes; the w items
+    of one ``step`` make the batch). Only the loader joins them.
 
     Examples
     --------
@@ -37,9 +39,35 @@ class WindowStream(WindowBatches, IterableDataset):
                 x = one_hot(batch, device="cuda")
     """
 
+    _pins = False
+    """Whether buffers that are cut into again and again are page-locked."""
+
     def __iter__(self) -> Iterator[TensorBatch]:
-        for batch in self.numpy_batches():
-            yield batch.map_arrays(lambda _, array: torch.from_numpy(array))
+        yield from self._hand_out(self._tensors_from_here())
+
+    def to_device(self, device: Any, ahead: int = 2) -> DeviceBatches:
+        """Iterate over the batches on a device, the next ones being cut and copied while this one is used.
+
+        ``state_dict`` counts the batches that were handed out, not those that are ready; an iteration may end early. On a
+        CPU this is the stream itself, without a thread.
+
+        Parameters
+        ----------
+        device
+            ``cuda``, ``cuda:1``, ``cpu`` ... or a ``torch.device``.
+        ahead
+            Batches that wait on the device, at most.
+
+        Raises
+        ------
+        ConfigError
+            If ``ahead`` is less than 1.
+        """
+        target = device_of(device)
+        self._pins = target.type == "cuda"
+        return DeviceBatches(
+            self._tensors_from_here, self._hand_out, self.__len__, target, ahead, n_reused=self._reuse_buffers
+        )
 
     def loader(
         self,
@@ -59,7 +87,7 @@ class WindowStream(WindowBatches, IterableDataset):
         prefetch_factor
             Batches that a worker prepares ahead.
         pin_memory
-            Copy batches to page-locked memory.
+            Copy batches to page-locked memory, where there is a GPU; ``to_device`` does so by itself.
         multiprocessing_context
             ``spawn`` or ``forkserver``; ``fork`` only in a process that has not read yet.
 
@@ -69,6 +97,15 @@ class WindowStream(WindowBatches, IterableDataset):
             For more workers than the rank has lanes.
         """
         return StreamLoader(self, num_workers, prefetch_factor, pin_memory, multiprocessing_context)
+
+    def _tensors_from_here(self) -> CountedBatches:
+        if get_worker_info() is not None:
+            # A worker's batches wait in a queue before they are copied out of its memory.
+            self._reuse_buffers = 0
+        return each_batch(self._cut_from_here(), _tensors)
+
+    def _allocate(self, n_bytes: int) -> NDArray[np.uint8]:
+        return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=self._pins).numpy()
 
     def _process_group(self) -> tuple[int, int]:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -80,8 +117,15 @@ class WindowStream(WindowBatches, IterableDataset):
         return (0, 1) if worker is None else (worker.id, worker.num_workers)
 
 
+def _tensors(batch: Batch[NDArray[Any]]) -> TensorBatch:
+    return batch.map_arrays(lambda _, array: torch.from_numpy(array))
+
+
 class StreamLoader:
-    """Whole batches of a stream, cut by worker processes; the stream's state counts what was handed out here."""
+    """Whole batches of a stream, cut by worker processes; the stream's state counts what was handed out here.
+
+    It has the state itself too, for what keeps the states of loaders.
+    """
 
     def __init__(
         self,
@@ -97,21 +141,44 @@ class StreamLoader:
                 f"{num_workers} workers share {own_lanes} lanes of this rank; give num_workers of at most {own_lanes}"
             )
         self._stream, self._num_workers = stream, num_workers
-        self._options: dict[str, Any] = {"batch_size": None, "num_workers": num_workers, "pin_memory": pin_memory}
-        if num_workers:
-            self._options |= {"prefetch_factor": prefetch_factor, "multiprocessing_context": multiprocessing_context}
+        self._pins = pin_memory and torch.cuda.is_available()
+        self._options: dict[str, Any] = {
+            "prefetch_factor": prefetch_factor,
+            "multiprocessing_context": multiprocessing_context,
+        }
 
     def __len__(self) -> int:
         return len(self._stream)
 
     def __iter__(self) -> Iterator[TensorBatch]:
-        items = iter(DataLoader(self._stream, **self._options))
+        yield from self._stream._hand_out(self._from_here(self._pins))
+
+    def to_device(self, device: Any, ahead: int = 2) -> DeviceBatches:
+        """Iterate over the batches on a device, as the stream's ``to_device``; workers cut, a thread copies."""
         if not self._num_workers:
-            yield from items
-            return
+            return self._stream.to_device(device, ahead)
+        return DeviceBatches(self._from_here, self._stream._hand_out, self.__len__, device_of(device), ahead)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: after the batch that was handed out last."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the stream stand where a state says."""
+        self._stream.load_state_dict(state)
+
+    def _from_here(self, pins: bool = False) -> CountedBatches:
+        if not self._num_workers:
+            batches = self._stream._tensors_from_here()
+            return each_batch(batches, Batch.pin_memory) if pins else batches
+        items = iter(
+            DataLoader(self._stream, batch_size=None, num_workers=self._num_workers, pin_memory=pins, **self._options)
+        )
         # The workers hold copies of the stream made just now, so they begin where this one stands.
-        for step in range(self._stream._begin(), len(self._stream)):
+        return self._joined(items, self._stream._begin(), len(self._stream))
+
+    def _joined(self, items: Iterator[TensorBatch], first: int, n_steps: int) -> CountedBatches:
+        for _ in range(first, n_steps):
             # torch hands out the workers' items in turn, and every worker has one item a step, perhaps without rows.
-            parts = [next(items) for _ in range(self._num_workers)]
-            self._stream._step = step + 1
-            yield join_batches(parts, torch.cat)
+            batch = join_batches([next(items) for _ in range(self._num_workers)], torch.cat)
+            yield batch, int((batch.window_id >= 0).sum())

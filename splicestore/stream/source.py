@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import ConfigError, PlanError, StateError, close_names
+from splicestore.stream.batch import Batch
 from splicestore.stream.buffers import BufferRing
 from splicestore.stream.epoch import EpochOrder, Reader, StepWindows, plan_epoch
 from splicestore.stream.options import LANES_DEFAULT, StreamOptions, check_options
@@ -295,24 +296,35 @@ class WindowBatches:
 
         After ``load_state_dict`` the first call goes on where the state stands; every other begins the epoch anew.
         """
-        order, epoch, first = self.epoch_order(), self._epoch, self._begin()
-        counts, asked = self._statistics, time.perf_counter()
+        yield from self._hand_out(self._cut_from_here())
+
+    def _cut_from_here(self) -> Generator[tuple[NumpyBatch, int], None, None]:
+        """Begin to cut the remaining batches of the epoch; another thread may go on."""
+        return self._cut_batches(self.epoch_order(), self._epoch, self._begin())
+
+    def _cut_batches(self, order: EpochOrder, epoch: int, first: int) -> Generator[tuple[NumpyBatch, int], None, None]:
+        """Yield batches from a step on, each with the number of its windows, repeated rows not counted."""
         who = self._who()
         reader = self._take_reader(order.live_limit(who))
         try:
             for step in _read_ahead(reader, order.steps(who, first)):
-                batch = reader.cut(step, epoch)
-                counts.batches += 1
-                counts.windows += len(step.repeated) - int(step.repeated.sum())
-                self._step = step.step + 1
-                handed_out = time.perf_counter()
-                counts.waiting_seconds += handed_out - asked
-                counts.seconds += handed_out - asked
-                yield batch
-                asked = time.perf_counter()
-                counts.seconds += asked - handed_out
+                yield reader.cut(step, epoch), len(step.repeated) - int(step.repeated.sum())
         finally:
             self._keep_reader(reader)
+
+    def _hand_out(self, batches: Iterator[tuple[Batch[Any], int]]) -> Iterator[Batch[Any]]:
+        """Pass batches on to the consumer: the place in the epoch and the counts are of what it got, not of what was cut."""
+        counts, asked = self._statistics, time.perf_counter()
+        for batch, n_windows in batches:
+            counts.batches += 1
+            counts.windows += n_windows
+            self._step = batch.step + 1
+            handed_out = time.perf_counter()
+            counts.waiting_seconds += handed_out - asked
+            counts.seconds += handed_out - asked
+            yield batch
+            asked = time.perf_counter()
+            counts.seconds += asked - handed_out
 
     def _take_reader(self, n_slots: int) -> BlockReader:
         """Blocks from the epoch before, if they were kept and there is room enough."""

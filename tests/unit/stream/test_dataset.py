@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,10 +133,15 @@ WORKERS = """
 
     # Forked here, before this process reads; spawned workers would import torch once more each.
     first = stream()
+    loader = first.loader(num_workers=3, multiprocessing_context="fork")
     joined = []
-    for step, batch in enumerate(first.loader(num_workers=3, multiprocessing_context="fork")):
+    for step, batch in enumerate(loader):
         joined.append(batch)
         assert first.state_dict()["step"] == step + 1
+    assert first.statistics()["batches"] == len(joined) and first.statistics()["windows"] == 129
+    loader.load_state_dict({**loader.state_dict(), "step": 2})
+    assert [b.step for b in loader.to_device("meta")] == list(range(2, len(joined)))
+    assert loader.state_dict() == {**stream().state_dict(), "step": len(joined)}
     resumed = stream()
     resumed.load_state_dict({**first.state_dict(), "step": 3})
     tail = list(resumed.loader(num_workers=2, multiprocessing_context="fork"))
@@ -171,6 +177,16 @@ def test_batches_cut_by_workers_equal_those_of_one_process(tail, share):
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr
+
+
+def test_workers_do_not_cut_into_buffers_that_still_wait_in_their_queue(store, monkeypatch):
+    options = {"split": "run1", "batch_size": 16, "seed": 2}
+    expected = [b.sequence.tolist() for b in WindowStream(store, **options)]
+    reused = [b.sequence for b in WindowStream(store, **options, reuse_buffers=1)]
+    assert [s.tolist() for s in reused[:-2]] != expected[:-2]
+    monkeypatch.setattr("splicestore.stream.dataset.get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    waiting = [b.sequence for b in WindowStream(store, **options, reuse_buffers=1)]
+    assert [s.tolist() for s in waiting] == expected
 
 
 def test_the_numpy_face_does_without_torch():
