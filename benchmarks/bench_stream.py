@@ -1,33 +1,38 @@
-"""Windows per second of one process, beside a batched gather from dense float32 arrays and a bare copy.
+"""Windows per second of one process, beside dense files read batch by batch or row by row, SplicEvo's dataset and a copy.
 
-All arms deliver the same windows in the same order, from a warm page cache, in one process with one torch thread:
+Every arm is a process of its own with one torch thread and delivers the windows of the same subset; the dense files are what
+``export splicevo --preset splicestore`` wrote:
 
-- ``tokens_usage``: ``WindowStream`` as numpy batches: codes, labels, ragged usage; blocks are read and decompressed anew
-- ``one_hot_f32``: the same stream as tensors, expanded to float32 one-hot on the host
-- ``cut_live``: the same batches cut from blocks that are in memory: the stream without reading
-- ``gather_f32``: rows of the float32 one-hot and label files that ``export splicevo --preset splicestore`` wrote, a whole
-  batch per call; no usage, whose dense rows would outweigh all else
-- ``memcpy_f32``: one batch of float32 one-hot copied to a buffer over and over, so it stays in the caches: a floor
+- ``tokens``: ``WindowStream`` as numpy batches: codes, labels, ragged usage; blocks stay in memory between epochs
+- ``tokens_read_anew``: the same, blocks let go after each epoch, then read and decompressed again
+- ``one_hot``, ``one_hot_read_anew``: the stream as tensors, the bases expanded to float32 one-hot on the host
+- ``one_hot_dense_usage``: that, and alpha, beta and SSE spread over all positions on the host
+- ``gather``, ``gather_reused``: a whole batch per call from float32 one-hot and labels, into new arrays or the same ones; no
+  usage, whose dense rows would outweigh all else. ``gather_codes``: the same with one byte a base instead of sixteen
+- ``one_hot_ncl``, ``gather_ncl``: both in the layout that convolutions take, channels before positions
+- ``per_sample``: a map-style dataset over the same two files, a row an item, collated by torch's loader
+- ``splicevo``: SplicEvo's training dataset, re-created from its description; see ``stream_arms.TableScanDataset``
+- ``memcpy``: as many bytes of one-hot copied from one buffer to another, both in the processor's caches: a floor
 
-Contents are compared before anything is timed. Ratios are of windows per CPU second, reading threads included. The
-dense files are read from the page cache, so nothing here shows what their 16 times as many bytes cost on a disk.
+Warm: from the page cache. Cold: files are put out of it before each round; the arms' seconds then include the disk.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import (
+    BENCHMARKS,
+    MIB,
     Case,
     Run,
     Target,
     command_line,
     interleave,
-    measure,
-    median,
     paired_ratio,
     parse_arguments,
     report,
@@ -35,177 +40,153 @@ from harness import (
     scratch_folder,
     simulated_study,
 )
+from piped import UNIT_WINDOWS, PipedArm, compare_contents, disk_figures, piped_arms, rates
 
 WINDOW, CONTEXT, BATCH = 1_000, 450, 256
-INPUT = WINDOW + 2 * CONTEXT
+ARMS = BENCHMARKS / "stream_arms.py"
+EPOCHS = {
+    "tokens": 20, "tokens_read_anew": 2, "one_hot": 10, "one_hot_read_anew": 2, "one_hot_dense_usage": 1, "one_hot_ncl": 10,
+    "memcpy": 20, "gather_ncl": 5, "gather": 10, "gather_reused": 10, "gather_codes": 20, "per_sample": 1, "splicevo": 1,
+}  # fmt: skip
+"""Passes of a round: a few tenths of a second each."""
+SPLICEVO_STEPS = 2
+COLD = ("tokens", "one_hot", "gather", "gather_reused", "gather_codes", "per_sample")
+SPLICEVO_ELSEWHERE = {"program": "SplicEvo's training dataset on a genome of this size", "windows_per_s": 330}
 
 
-def prepare(cache: Path, scratch: Path, quick: bool) -> tuple[Path, Path]:
-    """Publish a split genome and export it densely."""
-    study = simulated_study(cache, genomes=1, megabases=2 if quick else 10, genes=80 if quick else 400, conditions=4)
-    store, dense = scratch / "store", scratch / "dense"
+def prepare_store(cache: Path, scratch: Path, *, megabases: float, genes: int, conditions: int) -> tuple[Path, Path]:
+    """Publish a split genome; return the store and the study it came from."""
+    study = simulated_study(cache, genomes=1, megabases=megabases, genes=genes, conditions=conditions)
+    store = scratch / "store"
     run_process(command_line("ingest", "genomes", store, study / "genomes.json"))
-    sizes = ("--window-size", str(WINDOW), "--context-size", str(CONTEXT))
     run_process(
         command_line("split", "windows", store, "bench", "--orthology", study / "orthologs.tsv", "--reference-genome", "sim1",
-                     "--test-chromosomes", "chr2", *sizes)
+                     "--test-chromosomes", "chr2", "--window-size", str(WINDOW), "--context-size", str(CONTEXT))
     )  # fmt: skip
-    run_process(command_line("export", "splicevo", store, dense, "--genome", "sim1", "--preset", "splicestore", *sizes))
-    return store, dense / "sim1"
+    return store, study
 
 
-def dense_rows(table: Any, dense: Path) -> Any:
-    """Row of the export that holds each window of the split, -1 where it has none: (window,) int64."""
-    import pandas as pd
+def prepare_dense(store: Path, scratch: Path) -> tuple[Path, Path]:
+    """Export densely; return the export and what is made from it. The dense usage is removed: its rows are in a table."""
+    import sys
 
-    exported = pd.read_csv(dense / "metadata.csv", dtype={"chromosome": str})
-    exported = exported.rename(columns={"chromosome": "contig", "window_start": "start"})[["contig", "start", "strand"]]
-    exported["row"] = range(len(exported))
-    found = table[["contig", "start", "strand"]].merge(exported, how="left", on=["contig", "start", "strand"])
-    return found["row"].fillna(-1).to_numpy("int64")
-
-
-def open_arrays(dense: Path) -> tuple[Any, Any]:
-    """Map the one-hot (window, input, 4) float32 and the labels (window, position) int8."""
-    import numpy as np
-
-    arrays = json.loads((dense / "summary.json").read_text())["arrays"]
-    sequences, labels = (
-        np.memmap(dense / f"{name}.mmap", arrays[name]["dtype"], "r", shape=tuple(arrays[name]["shape"]))
-        for name in ("sequences", "labels")
+    words = (
+        "--genome",
+        "sim1",
+        "--preset",
+        "splicestore",
+        "--window-size",
+        str(WINDOW),
+        "--context-size",
+        str(CONTEXT),
     )
-    return sequences, labels
+    run_process(command_line("export", "splicevo", store, scratch / "dense", *words))
+    dense, beside = scratch / "dense" / "sim1", scratch / "beside"
+    run_process((sys.executable, BENCHMARKS / "stream_inputs.py", "dense", store, dense, beside))
+    for name in ("alpha", "beta", "sse"):
+        # Holes of the same size: the arrays are still described, and nobody reads them.
+        path = dense / f"usage_{name}.mmap"
+        size = path.stat().st_size
+        path.unlink()
+        with path.open("wb") as stream:
+            stream.truncate(size)
+    return dense, beside
 
 
-def live_blocks(store: Any, stream: Any) -> tuple[Any, list[Any]]:
-    """Read all blocks of an epoch into memory; return what cuts from them, and the steps to cut."""
-    from splicestore.stream.epoch import Reader
-    from splicestore.stream.reader import BlockReader, StreamStatistics
-
-    plan = stream.plan
-    reader = BlockReader(plan, [store.genomes[name] for name in plan.genome_names], plan.n_blocks, StreamStatistics())
-    steps = list(stream.epoch_order().steps(Reader(0, 1, 0, 1), 0))
-    for step in steps:
-        reader.cut(step, 0)
-    return reader, steps
+def our_arms(store: Path, names: Sequence[str], quick: bool) -> dict[str, Any]:
+    """Options of the arms that stream."""
+    return {
+        name: {"store": str(store), "epochs": 1 if quick else EPOCHS[name], "read_anew": name.endswith("read_anew")}
+        for name in names
+    }
 
 
-class Arms:
-    """The arms, each over ``epochs`` epochs of one stream."""
+def over(runs: Mapping[str, Sequence[Run]], arm: str, base: str, value: str = "cpu_s") -> float:
+    """How many times as many windows a second an arm delivers as a base does."""
+    return paired_ratio(runs, base, arm, value)
 
-    def __init__(self, store: Path, dense: Path, epochs: int) -> None:
-        import numpy as np
-        import torch
 
-        import splicestore
+def warm_case(arms: Mapping[str, PipedArm], described: Mapping[str, Any], parameters: Any, rounds: int) -> Case:
+    """Time all arms from the page cache."""
+    runs = interleave({name: arm.round for name, arm in arms.items()}, rounds)
+    found = rates(runs)
+    reached = found["splicevo_windows_per_s"]
+    targets = (
+        Target("tokens_over_memcpy", over(runs, "tokens", "memcpy"), 0.6, "x", at_least=True),
+        Target("one_hot_over_memcpy", over(runs, "one_hot", "memcpy"), 0.4, "x", at_least=True),
+        Target("one_hot_over_splicevo", over(runs, "one_hot", "splicevo"), 300, "x", at_least=True),
+        Target("splicevo_reaches_its_speed", reached, 250, "windows/s", at_least=True),
+        Target("splicevo_is_not_flattered", reached, 400, "windows/s"),
+        Target("one_hot_over_per_sample", over(runs, "one_hot", "per_sample"), 20, "x", at_least=True),
+        Target("one_hot_over_gather_reused", over(runs, "one_hot", "gather_reused"), 1.2, "x", at_least=True),
+        Target("tokens_over_gather_reused", over(runs, "tokens", "gather_reused"), 1.2, "x", at_least=True),
+    )
+    others = [
+        ("one_hot_ncl", "gather_ncl"),
+        ("one_hot", "gather"),
+        ("tokens", "gather"),
+        ("tokens", "gather_codes"),
+        ("tokens", "splicevo"),
+        ("one_hot_dense_usage", "splicevo"),
+        ("tokens_read_anew", "memcpy"),
+        ("tokens_read_anew", "gather_reused"),
+        ("one_hot_read_anew", "gather_reused"),
+        ("one_hot_read_anew", "per_sample"),
+    ]
+    figures = {f"{a}_over_{b}": over(runs, a, b) for a, b in others}
+    figures |= {f"{t.name}_wall": over(runs, *t.name.split("_over_"), "wall_s") for t in targets if "_over_" in t.name}
+    figures |= disk_figures(described) | found
+    return Case("one process, warm", parameters, runs, targets, figures, elsewhere=SPLICEVO_ELSEWHERE)
 
-        torch.set_num_threads(1)
-        opened = splicestore.open_store(str(store))
-        self.epochs = epochs
-        # The export has windows with genes only.
-        self.stream: Any = splicestore.WindowStream(opened, split="bench", batch_size=BATCH, geneless=0.0, seed=1)
-        self.sequences, self.labels = open_arrays(dense)
-        row_of = dense_rows(opened.splits["bench"].to_pandas(), dense)
-        self.rows = [row_of[batch.window_id] for batch in self.stream.numpy_batches()]
-        if min(rows.min() for rows in self.rows) < 0:
-            raise SystemExit("the stream has windows that the dense export lacks")
-        self.live, self.steps = live_blocks(opened, self.stream)
-        self.source = np.array(self.sequences[:BATCH])
-        self.target = np.zeros_like(self.source)
-        self.n_windows = epochs * sum(map(len, self.rows))
 
-    def check_equal(self) -> None:
-        """Compare every window of an epoch.
+def cold_case(arms: Mapping[str, PipedArm], described: Mapping[str, Any], parameters: Any, rounds: int) -> Case:
+    """Time one epoch of each arm after its files were put out of the page cache.
 
-        Raises
-        ------
-        SystemExit
-            If a batch differs.
-        """
-        import numpy as np
+    Raises
+    ------
+    SystemExit
+        If they did not go.
+    """
+    for arm in arms.values():
+        arm.ask("close")
+    runs = interleave({name: (lambda arm=arms[name]: arm.round("cold")) for name in COLD}, rounds, warm_up=False)  # type: ignore[misc]
+    answers = {name: [json.loads(run.output) for run in of] for name, of in runs.items()}
+    for name, of in answers.items():
+        if any(answer["kept_bytes"] for answer in of):
+            raise SystemExit(f"{name}: files stayed in the page cache: {[answer['kept_bytes'] for answer in of]} bytes")
+    figures: dict[str, Any] = {
+        f"{arm}_over_{base}_wall": over(runs, arm, base, "wall_s")
+        for arm in ("tokens", "one_hot") for base in ("gather", "gather_reused", "gather_codes", "per_sample")
+    }  # fmt: skip
+    figures |= {f"{name}_read_mib": max(a["read_bytes"] for a in of) / MIB for name, of in answers.items()}
+    figures |= disk_figures({name: described[name] for name in COLD}) | rates(runs)
+    return Case("one process, cold", parameters, runs, figures=figures)
 
-        import splicestore
 
-        for step, (batch, rows) in enumerate(zip(self.stream, self.rows, strict=True)):
-            bases = splicestore.one_hot(batch, layout="NLC").numpy()
-            label = np.where(batch.label.numpy() == 255, 0, batch.label.numpy())
-            if not (np.array_equal(bases, self.sequences[rows]) and np.array_equal(label, self.labels[rows])):
-                raise SystemExit(f"step {step}: the stream and the dense export differ")
-            if not np.array_equal(self.live.cut(self.steps[step], 0).sequence, batch.sequence.numpy()):
-                raise SystemExit(f"step {step}: live blocks give other windows than the stream")
-
-    def tokens_usage(self) -> None:
-        """Read, cut, deliver numpy."""
-        for _ in range(self.epochs):
-            for batch in self.stream.numpy_batches():
-                assert batch.sequence.shape[1] == INPUT
-
-    def one_hot_f32(self) -> None:
-        """Read, cut, expand on the host."""
-        import splicestore
-
-        for _ in range(self.epochs):
-            for batch in self.stream:
-                assert splicestore.one_hot(batch).shape[2] == INPUT
-
-    def cut_live(self) -> None:
-        """Cut what is in memory."""
-        for _ in range(self.epochs):
-            for step in self.steps:
-                assert self.live.cut(step, 0).sequence.shape[1] == INPUT
-
-    def gather_f32(self) -> None:
-        """Gather rows of the dense files."""
-        for _ in range(self.epochs):
-            for rows in self.rows:
-                assert len(self.sequences[rows]) == len(self.labels[rows])
-
-    def memcpy_f32(self) -> None:
-        """Copy as many bytes of one-hot as the windows have."""
-        for _ in range(self.epochs):
-            for rows in self.rows:
-                self.target[: len(rows)] = self.source[: len(rows)]
+def add_rounds(parser: argparse.ArgumentParser) -> None:
+    """Let a busy machine take fewer."""
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of every arm (default: 7)")
 
 
 def main() -> None:
-    arguments = parse_arguments(__doc__)
-    quick = arguments.quick
+    arguments = parse_arguments(__doc__, add_rounds)
+    quick, rounds = arguments.quick, 1 if arguments.quick else arguments.rounds
     with scratch_folder() as scratch:
-        store, dense = prepare(arguments.cache, scratch, quick)
-        arms = Arms(store, dense, epochs=1 if quick else 5)
-        arms.check_equal()
-        names = ("tokens_usage", "one_hot_f32", "cut_live", "gather_f32", "memcpy_f32")
-        runs: dict[str, list[Run]] = interleave(
-            {name: partial(measure, getattr(arms, name)) for name in names}, rounds=1 if quick else 7
-        )
-    rate = {
-        value: {name: arms.n_windows / median(runs[name], value) for name in names} for value in ("wall_s", "cpu_s")
-    }
-    case = Case(
-        "one_process" if not quick else "one_process_quick",
-        {
-            "window_size": WINDOW,
-            "context_size": CONTEXT,
-            "batch_size": BATCH,
-            "n_conditions": len(arms.stream.condition_names),
-            "windows_per_arm": arms.n_windows,
-            "epochs_per_arm": arms.epochs,
-            "blocks": arms.stream.plan.n_blocks,
-        },
-        runs,
-        targets=(
-            Target("cut_live_over_gather_f32", paired_ratio(runs, "gather_f32", "cut_live"), 1.2, "x", at_least=True),
-            Target("cut_live_over_memcpy_f32", paired_ratio(runs, "memcpy_f32", "cut_live"), 0.6, "x", at_least=True),
-        ),
-        figures={
-            "tokens_usage_over_gather_f32": paired_ratio(runs, "gather_f32", "tokens_usage"),
-            "one_hot_f32_over_gather_f32": paired_ratio(runs, "gather_f32", "one_hot_f32"),
-            "one_hot_f32_over_memcpy_f32": paired_ratio(runs, "memcpy_f32", "one_hot_f32"),
-            **{f"{name}_windows_per_s": rate["wall_s"][name] for name in names},
-            **{f"{name}_windows_per_cpu_s": rate["cpu_s"][name] for name in names},
-        },
-    )
-    report("stream", [case], record=not quick)
+        sizes = {"megabases": 2, "genes": 80} if quick else {"megabases": 20, "genes": 800}
+        store, _ = prepare_store(arguments.cache, scratch, conditions=8, **sizes)
+        dense, beside = prepare_dense(store, scratch)
+        options = our_arms(store, [name for name in EPOCHS if name.startswith(("tokens", "one_hot"))], quick)
+        for name in EPOCHS.keys() - options.keys():
+            options[name] = {"dense": str(dense), "beside": str(beside), "epochs": 1 if quick else EPOCHS[name]}
+        options["splicevo"]["steps"] = SPLICEVO_STEPS
+        with piped_arms({name: (ARMS, options[name], "") for name in EPOCHS}) as arms:
+            described = compare_contents({name: arm for name, arm in arms.items() if name != "memcpy"})
+            parameters = {
+                "unit": f"{UNIT_WINDOWS:,} windows", "window_size": WINDOW, "context_size": CONTEXT, "batch_size": BATCH,
+                "n_conditions": 8, "windows": described["tokens"]["windows"], **sizes,
+            }  # fmt: skip
+            cases = [warm_case(arms, described, parameters, rounds), cold_case(arms, described, parameters, rounds)]
+    report("stream", cases, record=not quick)
 
 
 if __name__ == "__main__":
