@@ -1,15 +1,28 @@
-"""Reference training and evaluation: to prove the data, and to start from."""
+"""Reference training and evaluation: to prove the data, and to start from.
+
+``SplitDataModule`` imports lightning when first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from splicestore.train.baseline import MotifBaseline
 from splicestore.train.evaluate import Evaluation, evaluate, evaluate_lanes
+from splicestore.train.loaders import SplitLoaders
 from splicestore.train.loop import TrainResult, train
 from splicestore.train.service import evaluate_on_split, load_train_settings, train_on_split
 from splicestore.train.settings import ModelSettings, TrainSettings, parse_train_settings
+
+if TYPE_CHECKING:
+    from splicestore.train.lightning import SplitDataModule
 
 __all__ = [
     "Evaluation",
     "ModelSettings",
     "MotifBaseline",
+    "SplitDataModule",
+    "SplitLoaders",
     "TrainResult",
     "TrainSettings",
     "evaluate",
@@ -20,3 +33,11 @@ __all__ = [
     "train",
     "train_on_split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SplitDataModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from splicestore.train.lightning import SplitDataModule
+
+    return SplitDataModule
