@@ -57,7 +57,21 @@ def train(
         f"{result.step} steps in {result.seconds:.0f} s, {result.windows_per_second:.0f} windows/s, "
         f"peak memory {format_bytes(result.observed_peak_bytes)}"
     )
+    if result.stream["batches"]:
+        print(stream_line(result.stream))
     print(f"model: {output}/card.json    next: splicestore evaluate {store} {split} {output}/card.json")
+
+
+def stream_line(stream: Mapping[str, Any]) -> str:
+    """Say in one line how fast a stream was and what it read."""
+    from splicestore.memory import format_bytes
+
+    needed = stream["cache_hits"] + stream["cache_misses"]
+    return (
+        f"stream: {stream['batches_per_second']:.1f} batches/s, {stream['waiting_share']:.1%} of the time waited for, "
+        f"{stream['blocks_read']} blocks ({format_bytes(stream['bytes'])}) read in {stream['requests']} requests, "
+        f"{stream['cache_hits'] / max(1, needed):.0%} found in memory"
+    )
 
 
 def _log(row: Mapping[str, float]) -> None:

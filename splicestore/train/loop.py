@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -62,8 +62,8 @@ class TrainingStream(Protocol):
     def plan(self) -> StreamPlan:
         """Windows and how they are read."""
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches from where the stream stands to the end of the epoch."""
+    def to_device(self, device: torch.device) -> Iterable[Batch]:
+        """Batches on a device, from where the stream stands to the end of the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
@@ -73,6 +73,9 @@ class TrainingStream(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where another stream stood."""
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Counts so far; ``waiting_seconds`` at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,15 @@ class TrainResult:
     step: int
     epoch: int
     history: Sequence[Mapping[str, float]]
-    """Rows of step, epoch, loss, site_loss, usage_loss, gradient_norm (before clipping), learning_rate: means since the
-    row before."""
+    """Rows of step, epoch, loss, site_loss, usage_loss, gradient_norm (before clipping), learning_rate, batches_per_second,
+    waiting_share (of the time, spent waiting for the stream; the last two of this rank): means since the row before."""
     seconds: float
     """Time spent in steps, over all resumptions."""
     windows_per_second: float
     """Of this process, since it started or resumed."""
     observed_peak_bytes: int
+    stream: Mapping[str, Any]
+    """The stream's statistics in this process, since it was made."""
     module: nn.Module
     card: ModelCard | None
     """None if not finished, and on ranks other than 0."""
@@ -109,6 +114,7 @@ class TrainResult:
             "seconds": round(self.seconds, 3),
             "windows_per_second": round(self.windows_per_second, 1),
             "observed_peak_bytes": self.observed_peak_bytes,
+            "stream": dict(self.stream),
             "digest": self.card.digest if self.card else None,
         }
 
@@ -189,32 +195,33 @@ def train(
     with _deterministic(settings.deterministic, device):
         run = _start(stream, settings, device)
         _resume(run, stream, root)
-        progress, meter = run.progress, _Meter(device)
-        for batch in _batches(stream, progress, last_step):
-            if progress.step == 0:
-                _start_at_prevalence(run.module, batch)
-            rate = learning_rate(progress.step, settings, n_steps)
-            meter.add(*_optimise(run, batch, rate))
-            progress.step += 1
+        progress, meter = run.progress, _Meter(device, stream)
+        with closing(_batches(stream, device, progress, last_step)) as batches:
+            for batch in batches:
+                if progress.step == 0:
+                    _start_at_prevalence(run.module, batch)
+                rate = learning_rate(progress.step, settings, n_steps)
+                meter.add(*_optimise(run, batch, rate))
+                progress.step += 1
 
-            writes = progress.step % settings.checkpoint_every == 0 or progress.step == last_step
-            if writes or progress.step % settings.log_every == 0:
-                row = meter.row(progress, rate, settings.usage_weight)
-                if on_log is not None:
-                    on_log(row)
-            if writes and _rank() == 0:
-                save_checkpoint(
-                    root, model=run.module, optimizer=run.optimizer, stream_state=stream.state_dict(),
-                    step=progress.step, epoch=progress.epoch, settings=run.identity, history=progress.history,
-                    seconds=progress.seconds,
-                )  # fmt: skip
+                writes = progress.step % settings.checkpoint_every == 0 or progress.step == last_step
+                if writes or progress.step % settings.log_every == 0:
+                    row = meter.row(progress, rate, settings.usage_weight)
+                    if on_log is not None:
+                        on_log(row)
+                if writes and _rank() == 0:
+                    save_checkpoint(
+                        root, model=run.module, optimizer=run.optimizer, stream_state=stream.state_dict(),
+                        step=progress.step, epoch=progress.epoch, settings=run.identity, history=progress.history,
+                        seconds=progress.seconds,
+                    )  # fmt: skip
         finished = progress.step >= n_steps
         card = _publish(run, stream, root, provenance) if finished and _rank() == 0 else None
 
     return TrainResult(
         url=root.url, finished=finished, step=progress.step, epoch=progress.epoch, history=progress.history,
         seconds=progress.seconds, windows_per_second=meter.windows_per_second,
-        observed_peak_bytes=observed_peak_bytes(), module=run.module.eval(), card=card,
+        observed_peak_bytes=observed_peak_bytes(), stream=stream.statistics(), module=run.module.eval(), card=card,
     )  # fmt: skip
 
 
@@ -306,7 +313,9 @@ def _publish(run: _Run, stream: TrainingStream, root: StoreRoot, provenance: Map
 class _Meter:
     """Means between rows of the history, and the speed; reads the device only when a row is closed."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, stream: TrainingStream) -> None:
+        self._stream = stream
+        self._waited = stream.statistics()["waiting_seconds"]
         self._losses = torch.zeros(2, device=device, dtype=torch.float64)
         self._norm = torch.zeros((), device=device, dtype=torch.float64)
         self._steps = 0
@@ -329,10 +338,11 @@ class _Meter:
             If a loss or a gradient is not finite: nothing after it may be kept.
         """
         site, usage = (float(v) / self._steps for v in _sum_over_ranks(self._losses.clone()))
-        now = time.perf_counter()
-        self._seconds += now - self._since
-        progress.seconds += now - self._since
-        self._since = now
+        now, waited = time.perf_counter(), self._stream.statistics()["waiting_seconds"]
+        seconds, waiting = now - self._since, waited - self._waited
+        self._since, self._waited = now, waited
+        self._seconds += seconds
+        progress.seconds += seconds
         row = {
             "step": progress.step,
             "epoch": progress.epoch,
@@ -341,6 +351,8 @@ class _Meter:
             "usage_loss": usage,
             "gradient_norm": float(self._norm) / self._steps,
             "learning_rate": rate,
+            "batches_per_second": self._steps / seconds,
+            "waiting_share": waiting / seconds,
         }
         if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
             raise ModelError(
@@ -358,12 +370,14 @@ class _Meter:
         return self._windows / self._seconds if self._seconds > 0 else 0.0
 
 
-def _batches(stream: TrainingStream, progress: _Progress, last_step: int) -> Iterator[Batch]:
-    """Yield batches over as many epochs as ``last_step`` needs; the caller counts the steps."""
+def _batches(
+    stream: TrainingStream, device: torch.device, progress: _Progress, last_step: int
+) -> Generator[Batch, None, None]:
+    """Yield batches on the device over as many epochs as ``last_step`` needs; the caller counts the steps."""
     was_empty = False
     while progress.step < last_step:
         before = progress.step
-        for batch in stream:
+        for batch in stream.to_device(device):
             yield batch
             if progress.step >= last_step:
                 return

@@ -54,6 +54,7 @@ def train_on_split(
         batch_size=settings.batch_size,
         seed=settings.seed,
         geneless=settings.geneless_fraction,
+        reuse_buffers=2,
     )
     provenance = {
         "splicestore": version("splicestore"),

@@ -122,7 +122,9 @@ def test_train_evaluate_predict_and_export(study, tmp_path):
     result = json.loads(
         splicestore("train", store, "run1", tmp_path / "train.yaml", "--output", model, "--json", check=0).stdout
     )
-    assert result["step"] == 4
+    assert result["step"] == result["stream"]["batches"] == 4
+    assert 0 < result["stream"]["waiting_share"] < 1
+    assert result["history"][-1]["batches_per_second"] > 0
     metrics = json.loads(splicestore("evaluate", store, "run1", model / "card.json", "--json", check=0).stdout)
     # Held-out gene bodies: 2 genomes x 2 genes x 5 introns.
     assert metrics["scorers"]["model"]["sites"]["all"]["donor"]["n_true"] == 20

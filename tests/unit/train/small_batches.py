@@ -102,7 +102,7 @@ class PlantedStream:
     def __post_init__(self) -> None:
         self.condition_names = ("brain",)
         self.plan = SimpleNamespace(options=SimpleNamespace(window_size=WINDOW, context_size=CONTEXT))
-        self.epoch = self.step = self.resume_at = 0
+        self.epoch = self.step = self.resume_at = self.n_given = 0
 
     def __len__(self) -> int:
         return self.n_batches
@@ -112,8 +112,15 @@ class PlantedStream:
         self.step = first
         for step in range(first, self.n_batches):
             batch = planted_batch(self.seed * 10_000 + self.epoch * 100 + step)
-            self.step = step + 1
+            self.step, self.n_given = step + 1, self.n_given + 1
             yield take_rows(batch, slice(*self.rows))
+
+    def to_device(self, device: torch.device):
+        return self
+
+    def statistics(self) -> dict[str, float]:
+        """A tenth of a second was waited for each batch."""
+        return {"waiting_seconds": self.n_given / 10}
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:

@@ -147,6 +147,10 @@ def test_history_rows_are_reported_as_they_close(tmp_path):
     result = train(PlantedStream(), quick(), str(tmp_path), device="cpu", on_log=rows.append)
     assert [row["step"] for row in rows] == [5, 7, 10, 14, 15, 20]
     assert rows == list(result.history)
+    steps = np.diff([0, *(row["step"] for row in rows)])
+    waited = [n * row["waiting_share"] / row["batches_per_second"] for n, row in zip(steps, rows, strict=True)]
+    np.testing.assert_allclose(waited, steps / 10)
+    assert result.document()["stream"] == {"waiting_seconds": 2.0}
     assert result.windows_per_second > 0
     assert result.seconds > 0
 
