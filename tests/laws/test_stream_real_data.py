@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from tests.laws.streamed_windows import (
     make_world,
 )
 from tests.laws.test_oracle_real_data import SPECIES, WITH_JUNCTIONS, junction_table
-from tests.oracles import genome_oracle
+from tests.oracles import genome_oracle, window_oracle
 from tests.oracles.comparison import expected_split
 
 pytestmark = pytest.mark.real_data
@@ -149,6 +150,94 @@ def test_every_window_of_the_vertebrates_is_the_oracles(vertebrates, subset, aug
 )
 def test_what_decides_only_the_order_changes_no_window(vertebrates, options):
     check_stream(vertebrates, "train", every=4, **options, **AUGMENTED)
+
+
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One window, by the oracle."""
+
+    genome: str
+    contig: str
+    has_gene: bool
+    has_site: bool
+    n_share: float
+    reads: dict[str, float]
+    """Of the site that has most, by condition."""
+
+
+@pytest.fixture(scope="module")
+def facts(vertebrates) -> dict[int, Facts]:
+    return {row: look_at(vertebrates.world, vertebrates.rows[row]) for row in vertebrates.chosen("train")}
+
+
+def look_at(world: World, row: Row) -> Facts:
+    name, contig, start, end, strand = row
+    truth, window = world.truths[name], (contig, start, strand, ())
+    text = window_oracle.input_sequence(truth, window, WINDOW_SIZE, CONTEXT)
+    genes = [g for g in truth["genes"].values() if g["contig"] == contig and g["start"] < end and start < g["end"]]
+    sites = [
+        (contig, position, strand) for position in range(start, end) if (contig, position, strand) in truth["sites"]
+    ]
+    reads: dict[str, float] = {}
+    for site in sites:
+        for condition, (alpha, beta) in world.counts[name].get(site, {}).items():
+            if alpha is not None:
+                reads[condition] = max(reads.get(condition, 0), alpha + beta)
+    return Facts(name, contig, bool(genes), bool(sites), text.count("N") / len(text), reads)
+
+
+def most_reads(facts: Facts, *conditions: str) -> float:
+    return max((facts.reads.get(condition, 0) for condition in conditions), default=0)
+
+
+BOTH = ("rna_2", "rna_10")
+FILTERS = {
+    "siteless": ({"siteless": 0}, lambda f: f.has_site),
+    "geneless": ({"geneless": 0}, lambda f: f.has_gene),
+    "no N": ({"max_n": 0}, lambda f: f.n_share == 0),
+    "some N": ({"max_n": 0.2}, lambda f: f.n_share <= 0.2),
+    "coverage": ({"min_coverage": 10}, lambda f: most_reads(f, *BOTH) >= 10),
+    "coverage of one condition": (
+        {"min_coverage": 40, "conditions": ["rna_10"]},
+        lambda f: most_reads(f, "rna_10") >= 40,
+    ),
+    "a chromosome of any genome": ({"chromosomes": ["chr16"]}, lambda f: f.contig == "chr16"),
+    "a chromosome without its prefix": ({"chromosomes": ["16"]}, lambda f: f.contig == "chr16"),
+    "a chromosome of one genome": (
+        {"genomes": ["hg38"], "chromosomes": {"hg38": ["chr16"]}},
+        lambda f: f.genome == "hg38",
+    ),
+    "all together": (
+        {"genomes": ["hg38", "mm10"], "siteless": 0, "geneless": 0, "max_n": 0.1, "min_coverage": 20},
+        lambda f: f.genome in ("hg38", "mm10") and f.has_gene and f.n_share <= 0.1 and most_reads(f, *BOTH) >= 20,
+    ),
+    "weights": (
+        {"window_weights": {"site": 3, "gene": 2, "geneless": 0}},
+        lambda f: 3 if f.has_site else 2 if f.has_gene else 0,
+    ),
+    "weights of what is left": (
+        {"max_n": 0, "window_weights": {"site": 0}},
+        lambda f: f.n_share == 0 and not f.has_site,
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "times"), FILTERS.values(), ids=FILTERS)
+def test_filters_and_weights_choose_what_the_oracle_chooses(vertebrates, facts, options, times):
+    chosen = [row for row, found in facts.items() for _ in range(int(times(found)))]
+    assert len(set(chosen)) > 5
+    assert Counter(chosen) != Counter(facts)
+    stream = vertebrates.stream("train", **options)
+    state = json.loads(json.dumps(stream.state_dict()))
+    ids = [batch.window_id.tolist() for batch in stream]
+    assert Counter(row for batch in ids for row in batch) == Counter(chosen)
+    assert ids == expected_batches(vertebrates.world, vertebrates.rows, chosen, state)
+
+
+# -- yeasts --------------------------------------------------------------------------------------------------------------
 
 
 @ENCODINGS
