@@ -9,9 +9,10 @@ Every arm is a process of its own with one torch thread and delivers the windows
 - ``one_hot_dense_usage``: that, and alpha, beta and SSE spread over all positions on the host
 - ``gather``, ``gather_reused``: a whole batch per call from float32 one-hot and labels, into new arrays or the same ones; no
   usage, whose dense rows would outweigh all else. ``gather_codes``: the same with one byte a base instead of sixteen
-- ``one_hot_ncl``, ``gather_ncl``: both in the layout that convolutions take, channels before positions
 - ``per_sample``: a map-style dataset over the same two files, a row an item, collated by torch's loader
-- ``splicevo``: SplicEvo's training dataset, re-created from its description; see ``stream_arms.TableScanDataset``
+- ``one_hot_ncl``, ``gather_ncl``, ``per_sample_ncl``: in the layout that convolutions take, channels before positions
+- ``splicevo``: SplicEvo's training dataset, re-created from its description, see ``stream_arms.TableScanDataset``; void
+  below 250 windows/s, as it would then be slower than the original
 - ``memcpy``: as many bytes of one-hot copied from one buffer to another, both in the processor's caches: a floor
 
 Warm: from the page cache. Cold: files are put out of it before each round; the arms' seconds then include the disk.
@@ -43,10 +44,12 @@ from harness import (
 from piped import UNIT_WINDOWS, PipedArm, compare_contents, disk_figures, piped_arms, rates
 
 WINDOW, CONTEXT, BATCH = 1_000, 450, 256
+INPUT = WINDOW + 2 * CONTEXT
 ARMS = BENCHMARKS / "stream_arms.py"
 EPOCHS = {
     "tokens": 20, "tokens_read_anew": 2, "one_hot": 10, "one_hot_read_anew": 2, "one_hot_dense_usage": 1, "one_hot_ncl": 10,
-    "memcpy": 20, "gather_ncl": 5, "gather": 10, "gather_reused": 10, "gather_codes": 20, "per_sample": 1, "splicevo": 1,
+    "memcpy": 20, "gather_ncl": 5, "gather": 10, "gather_reused": 10, "gather_codes": 20, "per_sample": 1, "per_sample_ncl": 1,
+    "splicevo": 1,
 }  # fmt: skip
 """Passes of a round: a few tenths of a second each."""
 SPLICEVO_STEPS = 2
@@ -110,19 +113,18 @@ def warm_case(arms: Mapping[str, PipedArm], described: Mapping[str, Any], parame
     """Time all arms from the page cache."""
     runs = interleave({name: arm.round for name, arm in arms.items()}, rounds)
     found = rates(runs)
-    reached = found["splicevo_windows_per_s"]
     targets = (
         Target("tokens_over_memcpy", over(runs, "tokens", "memcpy"), 0.6, "x", at_least=True),
         Target("one_hot_over_memcpy", over(runs, "one_hot", "memcpy"), 0.4, "x", at_least=True),
         Target("one_hot_over_splicevo", over(runs, "one_hot", "splicevo"), 300, "x", at_least=True),
-        Target("splicevo_reaches_its_speed", reached, 250, "windows/s", at_least=True),
-        Target("splicevo_is_not_flattered", reached, 400, "windows/s"),
+        Target("splicevo_reaches_its_own_speed", found["splicevo_windows_per_s"], 250, "windows/s", at_least=True),
         Target("one_hot_over_per_sample", over(runs, "one_hot", "per_sample"), 20, "x", at_least=True),
         Target("one_hot_over_gather_reused", over(runs, "one_hot", "gather_reused"), 1.2, "x", at_least=True),
         Target("tokens_over_gather_reused", over(runs, "tokens", "gather_reused"), 1.2, "x", at_least=True),
     )
     others = [
         ("one_hot_ncl", "gather_ncl"),
+        ("one_hot_ncl", "per_sample_ncl"),
         ("one_hot", "gather"),
         ("tokens", "gather"),
         ("tokens", "gather_codes"),

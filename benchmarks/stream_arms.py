@@ -236,10 +236,30 @@ class RowDataset(Dataset):
 class PerSample(DenseArm):
     """A map-style dataset with one row an item, collated by a loader without workers."""
 
+    dataset: type[RowDataset] = RowDataset
+
     def batches(self) -> Iterator[Any]:
         """Load."""
         rows = [batch.tolist() for batch in self.rows]
-        yield from DataLoader(RowDataset(self.sequences, self.labels), batch_sampler=rows)
+        yield from DataLoader(self.dataset(self.sequences, self.labels), batch_sampler=rows)
+
+
+class RowDatasetChannelsFirst(RowDataset):
+    """Each row turned to the layout that convolutions take."""
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        sequence, labels = super().__getitem__(row)
+        return sequence.T.contiguous(), labels
+
+
+class PerSampleChannelsFirst(PerSample):
+    """The same with turned rows."""
+
+    dataset = RowDatasetChannelsFirst
+
+    def spell(self, batch: Any) -> Spelled:
+        """Channels last."""
+        return super().spell((batch[0].transpose(1, 2), batch[1]))
 
 
 class TableScanDataset(Dataset):
@@ -328,7 +348,7 @@ class LimitedFile:
             for extent in rng.permutation(self.extents)[: max(1, int(share * self.extents))].tolist():
                 first = extent * EXTENT
                 length = min(EXTENT, len(self.mapped) - first)
-                # A page that this process maps stays, so it is unmapped first.
+                # A page that is mapped stays, so it is taken out of this process first.
                 self.mapped.madvise(mmap.MADV_DONTNEED, first, length)
                 os.posix_fadvise(self.descriptor, first, length, os.POSIX_FADV_DONTNEED)
             resident = resident_bytes(self.path)
@@ -345,7 +365,8 @@ class LimitedGather(Arm):
     """Batches from one-hot and labels; the one-hot file is held to a part of the page cache.
 
     Holding it there stands outside of the arm's clock, though a kernel spends time on that too. The windows of a round go
-    on where those of the round before ended, through one epoch after the other.
+    on where those of the round before ended, through one epoch after the other. The files are mapped for a round only: what
+    any process maps cannot be put out by another.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -353,24 +374,13 @@ class LimitedGather(Arm):
         self.input_length, self.window, self.steps = options["input_length"], options["window"], options["steps"]
         self.order = np.concatenate([np.load(self.folder / f"order-{epoch}.npy") for epoch in range(2)])
         self.rng = np.random.default_rng(1)
+        self.bases = np.empty((BATCH, self.input_length, 4), dtype=np.float32)
         self.at = 0
 
-    def open(self) -> None:
-        """Map the files and fill the memory that they may take."""
+    def map_files(self) -> None:
+        """Map both."""
         self.one_hot = LimitedFile(self.folder / "one_hot.f32", np.float32, (self.input_length, 4))
         self.labels = LimitedFile(self.folder / "labels.i8", np.int8, (self.window,))
-        self.bases = np.empty((BATCH, self.input_length, 4), dtype=np.float32)
-        self.fill()
-
-    def fill(self) -> None:
-        """Gather until the limit is reached: an epoch that has gone on for a while."""
-        while self.one_hot.shrink(self.limit, self.rng) < self.limit:
-            self.gather(self.next_rows())
-
-    def close(self) -> None:
-        """Unmap the files."""
-        self.one_hot.close()
-        self.labels.close()
 
     def next_rows(self) -> np.ndarray:
         """Rows of the next batch."""
@@ -384,12 +394,22 @@ class LimitedGather(Arm):
 
     def batches(self) -> Iterator[Any]:
         """Gather for ever, holding to the limit before each batch."""
-        while True:
+        with self.off_the_clock():
+            self.map_files()
+            # As in an epoch that has gone on for a while.
+            while self.one_hot.shrink(self.limit, self.rng) < self.limit:
+                self.gather(self.next_rows())
+        try:
+            while True:
+                with self.off_the_clock():
+                    found = self.one_hot.shrink(self.limit, self.rng)
+                    self.notes["most_resident_bytes"] = max(found, self.notes.get("most_resident_bytes", 0))
+                rows = self.next_rows()
+                yield self.gather(rows), self.labels.rows[rows]
+        finally:
             with self.off_the_clock():
-                found = self.one_hot.shrink(self.limit, self.rng)
-                self.notes["most_resident_bytes"] = max(found, self.notes.get("most_resident_bytes", 0))
-            rows = self.next_rows()
-            yield self.gather(rows), self.labels.rows[rows]
+                self.one_hot.close()
+                self.labels.close()
 
     def count(self, batch: Any) -> int:
         """Windows."""
@@ -397,16 +417,19 @@ class LimitedGather(Arm):
 
     def files(self) -> list[Path]:
         """The two."""
-        return [self.one_hot.path, self.labels.path]
+        return [self.folder / "one_hot.f32", self.folder / "labels.i8"]
 
 
 class LimitedReads(LimitedGather):
     """The same by a read for each window, from so many threads: what hides a disk's latency best."""
 
     def open(self) -> None:
-        """Open, start the threads; nothing is read but what is asked for."""
+        """Start the threads."""
         self.threads = ThreadPoolExecutor(READERS)
-        super().open()
+
+    def map_files(self) -> None:
+        """Nothing is to be read but what is asked for."""
+        super().map_files()
         os.posix_fadvise(self.one_hot.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def gather(self, rows: np.ndarray) -> Any:
@@ -424,11 +447,9 @@ class LimitedReads(LimitedGather):
 class WholeDense(LimitedGather):
     """The dense files once through, without a limit: only to compare what they hold."""
 
-    def fill(self) -> None:
-        """Leave the page cache as it is."""
-
     def batches(self) -> Iterator[Any]:
         """All rows in their order."""
+        self.map_files()
         for first in range(0, len(self.labels.rows), BATCH):
             yield self.one_hot.rows[first : first + BATCH], self.labels.rows[first : first + BATCH]
 
@@ -452,6 +473,7 @@ if __name__ == "__main__":
             "gather_ncl": GatherChannelsFirst,
             "gather_codes": GatherCodes,
             "per_sample": PerSample,
+            "per_sample_ncl": PerSampleChannelsFirst,
             "splicevo": TableScan,
             "limited_gather": LimitedGather,
             "limited_reads": LimitedReads,
