@@ -37,7 +37,7 @@ from piped import UNIT_WINDOWS, compare_contents, disk_figures, piped_arms, rate
 LIMIT_MIB = 768
 LIMIT_QUICK_MIB = 16
 SHUFFLE_MEMORY_MIB = 256
-STEPS = 40
+STEPS = 20
 OURS = ("tokens", "one_hot", "one_hot_read_anew")
 DENSE = ("limited_gather", "limited_reads")
 

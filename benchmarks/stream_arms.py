@@ -354,6 +354,13 @@ class LimitedFile:
             resident = resident_bytes(self.path)
         return found
 
+    def fill(self, limit: int, rng: np.random.Generator) -> None:
+        """Read extents, drawn at random, until as much is there as the limit allows: as in the middle of an epoch."""
+        for extent in rng.permutation(self.extents).tolist():
+            if resident_bytes(self.path) >= limit:
+                return
+            os.pread(self.descriptor, EXTENT, extent * EXTENT)
+
     def close(self) -> None:
         """Unmap."""
         del self.rows
@@ -396,9 +403,7 @@ class LimitedGather(Arm):
         """Gather for ever, holding to the limit before each batch."""
         with self.off_the_clock():
             self.map_files()
-            # As in an epoch that has gone on for a while.
-            while self.one_hot.shrink(self.limit, self.rng) < self.limit:
-                self.gather(self.next_rows())
+            self.one_hot.fill(self.limit, self.rng)
         try:
             while True:
                 with self.off_the_clock():
