@@ -34,6 +34,9 @@ TASK_RETRIES = 2
 IN_FLIGHT_PER_THREAD = 3
 """Tasks submitted ahead of their turn: enough to keep a worker busy, few enough for a scheduler's memory."""
 WAIT_FOR_WORKERS_S = 60
+HEAP = {"MALLOC_MMAP_THRESHOLD_": 32 * 1024 * 1024, "MALLOC_TRIM_THRESHOLD_": 64 * 1024 * 1024}
+"""Memory of up to so many bytes a worker process of ours keeps for its next arrays, as any process does. By Dask's 64 KiB each
+array would be given back and its pages faulted in anew, which takes a network more time than its arithmetic."""
 STRANDED_S = 10
 """How often to look for tasks whose only workers are gone."""
 _NAMED_FAILURES = 5
@@ -363,6 +366,7 @@ def _is_in_process(client: Any) -> bool:
 
 
 def _connect(kind: str, spec: str, workers: int | None) -> Any:
+    import dask
     from distributed import Client, LocalCluster
 
     # distributed sets itself to INFO when it is imported and would tell a root handler each connection.
@@ -379,14 +383,15 @@ def _connect(kind: str, spec: str, workers: int | None) -> Any:
             raise ConfigError(f"--scheduler {spec}: no scheduler answers there ({error})") from error
     n_workers = workers or os.cpu_count() or 1
     processes = kind == "processes"
-    cluster = LocalCluster(
-        n_workers=n_workers if processes else 1,
-        threads_per_worker=1 if processes else n_workers,
-        processes=processes,
-        dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
-        memory_limit="auto" if processes else 0,
-        silence_logs=logging.CRITICAL,
-    )
+    with dask.config.set({f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in HEAP.items()}):
+        cluster = LocalCluster(
+            n_workers=n_workers if processes else 1,
+            threads_per_worker=1 if processes else n_workers,
+            processes=processes,
+            dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
+            memory_limit="auto" if processes else 0,
+            silence_logs=logging.CRITICAL,
+        )
     return Client(cluster)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import resource
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import dask
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, default_client, get_worker
 from hypothesis import given, settings
@@ -371,6 +373,21 @@ def test_what_was_started_is_closed(fail):
 @contextmanager
 def nothing():
     yield
+
+
+def test_our_worker_processes_keep_memory_for_their_next_arrays():
+    def pages_faulted_in(n_bytes):
+        import resource
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(100):
+            np.ones(n_bytes, dtype=np.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with open_executor("processes:1") as executor:
+        faults = dict(executor.map(pages_faulted_in, [2 * MIB]))[0]
+    # Given back each time, there would be a hundred times as many as the array has pages.
+    assert faults < 10 * 2 * MIB // resource.getpagesize()
 
 
 @pytest.mark.parametrize("spec", ["processes:2", "tcp://127.0.0.1:9", "scheduler.json"])
