@@ -92,6 +92,6 @@ def _all_missing(root: StoreRoot, missing: list[PartitionMissingError]) -> Parti
 
     if len(missing) == 1:
         return missing[0]
-    lines = "".join(f"\n  {error}" for error in missing)
+    listed = "; ".join(str(error) for error in missing)
     units = [unit for error in missing for unit in error.missing]
-    return PartitionMissingError(f"{root.url}: {len(missing)} names wait for jobs:{lines}", missing=units)
+    return PartitionMissingError(f"{root.url}: {len(missing)} names wait for jobs: {listed}", missing=units)
