@@ -96,8 +96,8 @@ class _Failures:
         listed = "; ".join(f"{self.names[i]}: {_describe(e)}" for i, e in self.found[:_NAMED_FAILURES])
         more = f"; and {len(self.found) - _NAMED_FAILURES} more" if len(self.found) > _NAMED_FAILURES else ""
         raise FailedPartitionsError(
-            f"{len(self.found)} of {len(self.names)} tasks failed, the others are done: {listed}{more}. The same command redoes "
-            "only these"
+            f"{len(self.found)} of {len(self.names)} tasks failed, the others are done: {listed}{more}. The same command "
+            "goes on with what is not written"
         ) from error
 
 

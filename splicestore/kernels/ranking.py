@@ -3,7 +3,7 @@
 Only the scores of true positions and the number of scores above them matter, so everything is computed
 from *tie groups*: the distinct scores that at least one true position has. They come from the scores
 themselves (exact) or from counts per score bin (bounded memory however many scores there are); ties are
-resolved by their expectation, so no result depends on the order of the input.
+resolved by their expectation, so no ranking depends on the order of the input (correlations do in their last digits).
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class SpliceNet(nn.Module):
 
     No layer looks at other windows or at the whole window (no batch or layer statistics), and none pads:
     what is predicted at a base depends on the ``reach`` bases on each side of it and on nothing else, so
-    tiles, batch sizes and ranks cannot change a prediction. Bases further away than the context read as N.
+    tiles, batch sizes and ranks change a prediction in its last bits at most. Bases further away than the context read as N.
 
     Parameters
     ----------
