@@ -131,6 +131,9 @@ def _cut_bases(rows, live, flank, out):  # type: ignore[no-untyped-def]
         if high <= low:
             _fill(row, _N)
             continue
+        # Compiled code does not check bounds: a wrong plan would read another block's bases in silence.
+        if low < live.first_base[slot] or high > live.last_base[slot]:
+            return b
         source = live.codes[slot][low - live.first_base[slot] : high - live.first_base[slot]]
         # Mirrored, what the contig lacks on the right lies on the left.
         left = low - begin if rows.strand[b] >= 0 else begin + length - high
@@ -141,6 +144,7 @@ def _cut_bases(rows, live, flank, out):  # type: ignore[no-untyped-def]
         else:
             _copy_reverse_complement(source, row[left:right])
         _fill(row[right:], _N)
+    return -1
 
 
 @njit(cache=True, nogil=True)
@@ -210,15 +214,12 @@ def cut_bases(
     IndexError
         If a window needs bases that its block does not hold.
     """
-    low = np.maximum(rows.start - flank, rows.contig_start)
-    high = np.minimum(rows.start - flank + length, rows.contig_end)
-    outside = (high > low) & ((low < live.first_base[rows.slot]) | (high > live.last_base[rows.slot]))
-    # Compiled code does not check bounds: a wrong plan would read another block's bases in silence.
-    if outside.any():
-        b = int(outside.argmax())
-        raise IndexError(f"window {b} needs bases [{low[b]}, {high[b]}), beyond the block in slot {rows.slot[b]}")
     out = make((len(rows.start), length), np.uint8)
-    _cut_bases(rows, live, flank, out)
+    b = _cut_bases(rows, live, flank, out)
+    if b >= 0:
+        low = max(int(rows.start[b]) - flank, int(rows.contig_start[b]))
+        high = min(int(rows.start[b]) - flank + length, int(rows.contig_end[b]))
+        raise IndexError(f"window {b} needs bases [{low}, {high}), beyond the block in slot {rows.slot[b]}")
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from splicestore.stream.options import Share, Tail
 from splicestore.stream.plan import WindowPlan
 
 Int64 = NDArray[np.int64]
+
+_STEPS_AT_ONCE = 64
+_NO_WINDOW = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +89,34 @@ class EpochOrder:
     def steps(self, reader: Reader, first_step: int = 0) -> Iterator[StepWindows]:
         """Yield the windows of every global batch from ``first_step`` on; some may be without rows."""
         cursors = [_LaneCursor(self.lanes[n], first_step * self.per_lane) for n in self.lanes_read(reader)]
-        for step in range(first_step, self.n_steps):
-            taken = [cursor.take(self.per_lane, pad=self.tail == "pad") for cursor in cursors]
-            window = np.concatenate([np.zeros(0, dtype=np.int64), *(w for w, _ in taken)])
-            repeated = np.concatenate([np.zeros(0, dtype=bool), *(r for _, r in taken)])
-            if self.share == "replicate":
-                rows = reader.rows(len(window))
-                window, repeated = window[rows], repeated[rows]
-            done = step * self.per_lane
+        # All lanes are whole for so many steps: these are taken many at a time, so that a step costs a few slices.
+        n_whole = min(self.lane_windows) // self.per_lane
+        step = first_step
+        while step < self.n_steps:
+            n = max(1, min(_STEPS_AT_ONCE, n_whole - step))
+            yield from self._taken(reader, cursors, step, n)
+            step += n
+
+    def _taken(self, reader: Reader, cursors: Sequence[_LaneCursor], first: int, n: int) -> Iterator[StepWindows]:
+        """``n`` steps from ``first`` on; more than one only where no lane runs out."""
+        taken = [cursor.take(n * self.per_lane, pad=self.tail == "pad") for cursor in cursors]
+        if n == 1:
+            window = np.concatenate([_NO_WINDOW, *(w for w, _ in taken)])
+            repeated = np.concatenate([_NO_WINDOW.astype(bool), *(r for _, r in taken)])
+            done = first * self.per_lane
             present = sum(min(max(n - done, 0), self.per_lane) for n in self.lane_windows)
-            yield StepWindows(step, window, repeated, present)
+            yield self._step(reader, first, window, repeated, present)
+            return
+        lanes = np.stack([w.reshape(n, self.per_lane) for w, _ in taken], axis=1) if taken else _NO_WINDOW
+        windows, repeated = lanes.reshape(n, -1), np.zeros(len(taken) * self.per_lane, dtype=bool)
+        for place in range(n):
+            yield self._step(reader, first + place, windows[place], repeated, self.batch_size)
+
+    def _step(self, reader: Reader, step: int, window: Int64, repeated: NDArray[np.bool_], present: int) -> StepWindows:
+        if self.share == "replicate" and (reader.world_size, reader.n_parts) != (1, 1):
+            rows = reader.rows(len(window))
+            window, repeated = window[rows], repeated[rows]
+        return StepWindows(step, window, repeated, present)
 
 
 class _LaneCursor:

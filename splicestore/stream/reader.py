@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -95,7 +95,12 @@ class BlockReader:
         self._sites = SegmentPool(self.n_slots, (np.int64, np.int8, np.uint8, np.int32))
         self._usage = SegmentPool(self.n_slots, (np.float32, np.float32))
         self._n_columns = np.array([len(columns) for columns in plan.genome_columns], dtype=np.int64)
-        self._live: OrderedDict[int, int] = OrderedDict()
+        self._slot_of = np.full(plan.n_blocks, -1, dtype=np.int64)
+        self._block_in = np.zeros(self.n_slots, dtype=np.int64)
+        self._used = np.zeros(self.n_slots, dtype=np.int64)
+        """When a slot was used last, in calls; the oldest makes room."""
+        self._n_live, self._tick = 0, 0
+        self._condition_mask = plan.condition_mask
         self._in_flight: dict[int, Future[Block]] = {}
         self._in_flight_bytes = 0
         self._threads = ThreadPoolExecutor(BLOCKS_IN_FLIGHT, thread_name_prefix="splicestore-read")
@@ -122,13 +127,12 @@ class BlockReader:
 
     def prefetch(self, step: StepWindows) -> None:
         """Begin to read the blocks of a step that are not in memory, as long as little is in flight."""
-        if len(self._live) == self._plan.n_blocks:
-            return
-        for block in np.unique(self._block_of(step.window)).tolist():
+        block = self._block_of(step.window)
+        for missing in np.unique(block[self._slot_of[block] < 0]).tolist():
             if not self.may_read_ahead:
                 return
-            if block not in self._live and block not in self._in_flight:
-                self._submit(block)
+            if missing not in self._in_flight:
+                self._submit(missing)
 
     def cut(self, step: StepWindows, epoch: int) -> NumpyBatch:
         """Cut the windows of a step, in at most ``n_slots`` blocks at a time."""
@@ -136,8 +140,8 @@ class BlockReader:
 
     def _cut(self, step: StepWindows, epoch: int, buffers: BufferRing | None) -> NumpyBatch:
         block = self._block_of(step.window)
-        distinct, place = np.unique(block, return_inverse=True)
-        if len(distinct) > self.n_slots:
+        slots = self._slots_of(block)
+        if slots is None:
             half = len(block) // 2
             halves = (slice(None, half), slice(half, None))
             return join_batches(
@@ -147,8 +151,7 @@ class BlockReader:
                 ],
                 np.concatenate,
             )
-        slots = np.array(self._slots_of(distinct.tolist()), dtype=np.int64)
-        return self._cut_live(step, block, slots[place], epoch, buffers)
+        return self._cut_live(step, block, slots, epoch, buffers)
 
     # -- cutting ---------------------------------------------------------------------------------------------
 
@@ -197,7 +200,7 @@ class BlockReader:
             usage_row_position=measured.position,
             alpha=measured.alpha,
             beta=measured.beta,
-            condition_mask=plan.condition_mask,
+            condition_mask=self._condition_mask,
             genome_names=plan.genome_names,
             condition_names=plan.condition_names,
             step=step.step,
@@ -207,23 +210,33 @@ class BlockReader:
 
     # -- live blocks -----------------------------------------------------------------------------------------
 
-    def _slots_of(self, blocks: list[int]) -> list[int]:
-        """Slots of blocks, at most ``n_slots`` of them; those not in memory are read."""
-        missing = [block for block in blocks if block not in self._live]
-        self._statistics.cache_hits += len(blocks) - len(missing)
-        self._statistics.cache_misses += len(missing)
+    def _slots_of(self, block: Int64) -> Int64 | None:
+        """Slots of the blocks of some windows; those not in memory are read. None: more blocks than fit at once."""
+        self._tick += 1
+        slots = self._slot_of[block]
+        if slots.min(initial=0) < 0:
+            distinct = np.unique(block)
+            if len(distinct) > self.n_slots:
+                return None
+            # What is needed becomes the most recent, so that making room for the others cannot evict it.
+            self._used[slots[slots >= 0]] = self._tick
+            self._read_missing(distinct[self._slot_of[distinct] < 0].tolist())
+            slots = self._slot_of[block]
+        self._used[slots] = self._tick
+        self._statistics.cache_hits += int(np.count_nonzero(self._used == self._tick))
+        return slots
+
+    def _read_missing(self, missing: list[int]) -> None:
         unread = deque(block for block in missing if block not in self._in_flight)
-        # What is needed becomes the most recent, so that making room for the others cannot evict it.
-        for block in blocks:
-            if block in self._live:
-                self._live.move_to_end(block)
         for block in missing:
             while unread and (unread[0] == block or self.may_read_ahead):
                 self._submit(unread.popleft())
             self._install(block, self._await(block))
-        self._statistics.live_blocks = len(self._live)
-        self._statistics.live_blocks_peak = max(self._statistics.live_blocks_peak, len(self._live))
-        return [self._live[block] for block in blocks]
+        counts = self._statistics
+        counts.cache_misses += len(missing)
+        counts.cache_hits -= len(missing)
+        counts.live_blocks = self._n_live
+        counts.live_blocks_peak = max(counts.live_blocks_peak, self._n_live)
 
     def _await(self, block: int) -> Block:
         future = self._in_flight.pop(block)
@@ -236,8 +249,13 @@ class BlockReader:
         return content
 
     def _install(self, block: int, content: Block) -> None:
-        slot = len(self._live) if len(self._live) < self.n_slots else self._live.popitem(last=False)[1]
-        self._live[block] = slot
+        if self._n_live < self.n_slots:
+            slot = self._n_live
+            self._n_live += 1
+        else:
+            slot = int(self._used.argmin())
+            self._slot_of[self._block_in[slot]] = -1
+        self._slot_of[block], self._block_in[slot], self._used[slot] = slot, block, self._tick
         self._codes[slot, : len(content.bases)] = content.bases
         self._first_base[slot], self._last_base[slot] = self._plan.block_low[block], self._plan.block_high[block]
         self._sites.put(slot, content.sites)
