@@ -178,6 +178,31 @@ def test_coverage_that_equals_the_limit_is_kept_and_other_conditions_do_not_coun
     assert n_checked > 50
 
 
+class CountingName(str):
+    """A name that counts how often it is compared."""
+
+    n_compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountingName.n_compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_names_of_many_chromosomes_are_looked_up_and_not_compared_with_every_contig():
+    """Assemblies have 10^5 contigs: each name against each contig would be 10^10 comparisons."""
+    n = 1_000
+    store = a_store(6, lengths=((30,) * n, (40,)))
+    wanted = [CountingName(f"chr{number + 1}") for number in range(0, n, 2)]
+    CountingName.n_compared = 0
+    stream = stream_of(store, chromosomes=wanted)
+    assert CountingName.n_compared < 10 * n
+    split = store.splits["run1"]
+    # The other genome has a chr1 too.
+    assert rows(stream) == np.flatnonzero(split.window_contig % 2 == 0).tolist()
+
+
 # -- shares --------------------------------------------------------------------------------------------------------
 
 
