@@ -19,23 +19,34 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p)
 
 
-def match_contigs(name: str, contig_names: Sequence[str], aliases: Mapping[str, str] | None = None) -> list[int]:
-    """Find the contigs that a name may mean: exactly or by alias, or else with a ``chr`` prefix more or less.
+class ContigMatcher:
+    """Finds the contigs that a name may mean: exactly or by alias, or else with a ``chr`` prefix more or less.
 
-    Returns
-    -------
-    contigs : list of int
-        Rows of ``contig_names``: none, the one, or several that only the prefix tells apart.
+    Parameters
+    ----------
+    contig_names
+        Contigs of a genome; built once, a name is looked up in constant time (assemblies have 10^5 contigs).
+    aliases
+        Other spellings: alias to contig. A contig's own name goes before an alias of another.
 
     Examples
     --------
-    >>> match_contigs("chr2", ["1", "2", "X"]), match_contigs("CHR1", ["1", "chr1"]), match_contigs("7", ["X"])
-    ([1], [0, 1], [])
+    >>> ContigMatcher(["1", "2", "X"]).rows_of("chr2"), ContigMatcher(["1", "chr1"]).rows_of("CHR1")
+    ([1], [0, 1])
+    >>> ContigMatcher(["chrM", "chr1"], {"MT": "chrM"}).rows_of("MT"), ContigMatcher(["X"]).rows_of("7")
+    ([0], [])
     """
-    exact = (aliases or {}).get(name, name)
-    # A contig's own name goes before an alias of another.
-    for wanted in (name, exact):
-        if wanted in contig_names:
-            return [list(contig_names).index(wanted)]
-    bare = _PREFIX.sub("", name)
-    return [row for row, contig in enumerate(contig_names) if _PREFIX.sub("", contig) == bare]
+
+    def __init__(self, contig_names: Sequence[str], aliases: Mapping[str, str] | None = None) -> None:
+        self._exact = {name: row for row, name in enumerate(contig_names)}
+        for alias, name in (aliases or {}).items():
+            self._exact.setdefault(alias, self._exact[name])
+        self._bare: dict[str, list[int]] = {}
+        for row, name in enumerate(contig_names):
+            self._bare.setdefault(_PREFIX.sub("", name), []).append(row)
+
+    def rows_of(self, name: str) -> list[int]:
+        """Rows of the contigs: none, the one, or several that only the prefix tells apart."""
+        if name in self._exact:
+            return [self._exact[name]]
+        return list(self._bare.get(_PREFIX.sub("", name), ()))

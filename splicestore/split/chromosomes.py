@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import SplitError, close_names
-from splicestore.kernels.naming import match_contigs
+from splicestore.kernels.naming import ContigMatcher
 from splicestore.schema import SUBSET_TEST, SUBSET_TRAIN, SUBSET_VAL
 from splicestore.split.values import Codes, GenomeLayout, SplitOptions
 
@@ -46,11 +46,12 @@ def resolve_chromosomes(
     >>> resolve_chromosomes(["chr2", "X"], ["1", "2", "X"], "human")
     array([1, 2])
     """
-    return np.array([_the_contig(name, contig_name, aliases, genome_id) for name in wanted], dtype=np.int64)
+    matcher = ContigMatcher(contig_name, aliases)
+    return np.array([_the_contig(name, matcher, contig_name, genome_id) for name in wanted], dtype=np.int64)
 
 
-def _the_contig(name: str, contig_name: Sequence[str], aliases: Mapping[str, str] | None, genome_id: str) -> int:
-    matches = match_contigs(name, contig_name, aliases)
+def _the_contig(name: str, matcher: ContigMatcher, contig_name: Sequence[str], genome_id: str) -> int:
+    matches = matcher.rows_of(name)
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from splicestore.errors import ConfigError, SplitError, close_names
 from splicestore.kernels.mixing import mix_fraction
-from splicestore.kernels.naming import match_contigs
+from splicestore.kernels.naming import ContigMatcher
 from splicestore.kernels.sequence import N_CODE
 from splicestore.schema import BLOCK_BASES, SUBSET_NAMES
 from splicestore.stream.options import WINDOW_CLASSES, StreamOptions
@@ -220,9 +220,9 @@ def choose_contigs(
             found.append(None)
             continue
         contigs = list(source.contig_names)
-        rows: list[int] = []
+        matcher, rows = ContigMatcher(contigs), list[int]()
         for name in by_genome[genome_name]:
-            matches = match_contigs(name, contigs)
+            matches = matcher.rows_of(name)
             if len(matches) > 1:
                 names = ", ".join(contigs[row] for row in matches)
                 raise ConfigError(

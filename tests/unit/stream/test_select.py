@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splicestore.errors import ConfigError
-from splicestore.kernels.naming import match_contigs
+from splicestore.kernels.naming import ContigMatcher
 from splicestore.schema import BLOCK_BASES
 from splicestore.stream import WindowBatches
 from tests.unit.stream.memory_store import grid_split, make_store, random_genome
@@ -126,6 +126,6 @@ def test_chromosomes_are_found_with_or_without_chr():
 
 
 def test_an_alias_is_an_exact_name_and_a_contigs_own_name_goes_first():
-    assert match_contigs("MT", ["chrM", "chr1"], {"MT": "chrM"}) == [0]
-    assert match_contigs("1", ["1", "2"], {"1": "2"}) == [0]
-    assert match_contigs("X", ["1"], {}) == []
+    assert ContigMatcher(["chrM", "chr1"], {"MT": "chrM"}).rows_of("MT") == [0]
+    assert ContigMatcher(["1", "2"], {"1": "2"}).rows_of("1") == [0]
+    assert ContigMatcher(["1"]).rows_of("X") == []
