@@ -146,7 +146,7 @@ class _Windows:
             begin = self._split.window_start[rows[mine]] - options.context_size
             low, high = self._within_contig(g, rows[mine], begin, begin + length)
             unknown = length - (high - low) + _count_n(self._genomes[g], low, high)
-            keep[mine] = unknown <= options.max_n * length
+            keep[mine] = unknown / length <= options.max_n
         return keep
 
     def times(self, rows: Int64) -> Int64:
