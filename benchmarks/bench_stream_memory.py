@@ -7,7 +7,8 @@ each window came from the disk. The arms are flattered: what a kernel spends on 
 memory of their process, and labels may stay in memory beside the limit. Ours has the limit for all: its peak and its whole
 store together.
 
-- ``limited_gather``: rows through a memory map, a whole batch a call, into one buffer
+- ``limited_gather``: rows through a memory map, a whole batch a call, into one buffer; without the disk's reading ahead, which
+  made it several times slower
 - ``limited_reads``: a read for each row, 16 at a time, into one buffer: what hides a disk's latency best; the target is
   against the faster of the two
 - ``one_hot``, ``one_hot_read_anew``, ``tokens``: as in ``bench_stream.py``
