@@ -335,7 +335,7 @@ class LimitedFile:
         self.path, self.descriptor = path, os.open(path, os.O_RDONLY)
         self.mapped = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
         self.rows = np.frombuffer(self.mapped, dtype).reshape(-1, *shape)
-        # By default a disk reads ahead, here 4 MB for a row of 30 KB: what is not asked for would fill the memory.
+        # By default megabytes are read around a row of 30 KB: what nobody asks for would fill the memory.
         self.mapped.madvise(mmap.MADV_RANDOM)
         self.extents = -(-len(self.mapped) // EXTENT)
 
