@@ -142,9 +142,9 @@ def _joined_error(failed: Sequence[tuple[GenomeConfig, SpliceStoreError]], n_gen
     first = failed[0][1]
     if len(failed) == 1:
         return first
-    listed = "".join(f"\n  {genome.genome_id}: {error}" for genome, error in failed)
+    listed = "; ".join(f"{genome.genome_id}: {error}" for genome, error in failed)
     others = "; the others are published" if len(failed) < n_genomes else ""
-    return type(first)(f"{len(failed)} of {n_genomes} genomes were not ingested{others}:{listed}")
+    return type(first)(f"{len(failed)} of {n_genomes} genomes were not ingested{others}: {listed}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,8 +276,13 @@ class ObjectBackend:
         for name, value in state.items():
             object.__setattr__(self, name, value)
 
-    @cached_property
+    @property
     def _store(self) -> Any:
+        refuse_fork()
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> Any:
         return open_object_store(self.url, self.options)
 
     def get(self, key: str) -> Tagged | None:
@@ -422,11 +427,11 @@ class ObjectBackend:
         """
         if isinstance(error, FileNotFoundError):
             self._refuse_no_bucket(error)
-        elif key == ROOT_DOCUMENT or not self._may_read:
+        elif key == ROOT_DOCUMENT or not self._may_read():
             raise error
 
-    @cached_property
     def _may_read(self) -> bool:
+        # Asked anew each time: rights may be withdrawn, and what may not be read must never pass for absent.
         try:
             self._store.head(ROOT_DOCUMENT)
         except _absent_errors():
@@ -449,6 +454,28 @@ class ObjectBackend:
     def _refuse_http(self) -> None:
         if self.url.startswith("http"):
             raise StoreError(f"{self.url}: http(s) stores are read-only; write to a folder or an s3:// URL")
+
+
+_client_process: int | None = None
+# Module state that a fork copies: so its child can tell that the parent's client, whose threads are gone, is all it has.
+
+
+def refuse_fork() -> None:
+    """Note that this process talks to an object store.
+
+    Raises
+    ------
+    StoreError
+        In a process forked from one that did: a request would wait for ever for threads that the fork did not copy.
+    """
+    global _client_process
+    if _client_process not in (None, os.getpid()):
+        raise StoreError(
+            f"process {os.getpid()} was forked from {_client_process} after that had read from a store on object storage; its "
+            "connections did not survive the fork. Start workers afresh: stream.loader(num_workers=...) does, or give DataLoader "
+            'multiprocessing_context="spawn"'
+        )
+    _client_process = os.getpid()
 
 
 def read_whole(read: Callable[[], Answer]) -> Answer:

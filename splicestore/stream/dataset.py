@@ -11,7 +11,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from splicestore.errors import PlanError
+from splicestore.errors import PlanError, StoreError
 from splicestore.stream.batch import Batch, join_batches
 from splicestore.stream.device import CountedBatches, DeviceBatches, TensorBatch, device_of, each_batch
 from splicestore.stream.source import WindowBatches
@@ -180,5 +180,11 @@ class StreamLoader:
     def _joined(self, items: Iterator[TensorBatch], first: int, n_steps: int) -> CountedBatches:
         for _ in range(first, n_steps):
             # torch hands out the workers' items in turn, and every worker has one item a step, perhaps without rows.
-            batch = join_batches([next(items) for _ in range(self._num_workers)], torch.cat)
+            try:
+                batch = join_batches([next(items) for _ in range(self._num_workers)], torch.cat)
+            except (ConnectionError, EOFError) as error:
+                raise StoreError(
+                    f"a worker of the loader died ({type(error).__name__}), often of too little memory; the stream stands where it "
+                    "handed out its last batch: iterate again, or resume from its state"
+                ) from error
             yield batch, int((batch.window_id >= 0).sum())

@@ -127,6 +127,7 @@ class BlockReader:
 
     def prefetch(self, step: StepWindows) -> None:
         """Begin to read the blocks of a step that are not in memory, as long as little is in flight."""
+        claim_process()
         block = self._block_of(step.window)
         for missing in np.unique(block[self._slot_of[block] < 0]).tolist():
             if not self.may_read_ahead:
@@ -136,6 +137,7 @@ class BlockReader:
 
     def cut(self, step: StepWindows, epoch: int) -> NumpyBatch:
         """Cut the windows of a step, in at most ``n_slots`` blocks at a time."""
+        claim_process()
         return self._cut(step, epoch, self._buffers)
 
     def _cut(self, step: StepWindows, epoch: int, buffers: BufferRing | None) -> NumpyBatch:

@@ -277,7 +277,12 @@ class WindowBatches:
         }
         if taken and isinstance(taken.get("lanes", 1), int):
             options = replace(plan.options, **taken)
-            self._check_world(options)
+            if options.lanes % self.world_size:
+                raise StateError(
+                    "the state does not fit this world size: every rank reads equally many lanes\n"
+                    f"    state:  lanes {options.lanes}\n    stream: world_size {self.world_size}\n"
+                    f"resume with a world size that divides {options.lanes}, or start without the state"
+                )
             plan = assign_lanes(plan, options)
         epoch, step = check_state(state, describe_stream(plan, self._generations, self._usage, self._split_digest))
         order = plan_epoch(plan, epoch)

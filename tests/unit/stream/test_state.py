@@ -112,7 +112,7 @@ def test_lanes_and_tail_that_were_not_given_come_from_the_state():
 
 def test_a_world_size_that_does_not_divide_the_lanes_of_the_state_is_refused():
     state = make(lanes=4).state_dict()
-    with pytest.raises(PlanError, match="world_size 8 does not divide lanes 4"):
+    with pytest.raises(StateError, match=r"state:  lanes 4\n    stream: world_size 8"):
         make(world_size=8).load_state_dict(state)
 
 
