@@ -78,9 +78,21 @@ class OpenedGeneration:
         """One array for reads by the block; None if zarr must read it."""
         if name not in self._blocks:
             self._blocks[name] = ShardedArray.open(
-                self._root, f"{self._path}/{name}", self._metadata[name], indexes=self._root.indexes
+                self._root,
+                f"{self._path}/{name}",
+                self._metadata[name],
+                indexes=self._root.indexes,
+                check_absent=self._refuse_if_gone,
             )
         return self._blocks[name]
+
+    def _refuse_if_gone(self) -> None:
+        """Objects of a generation may be absent; all of them are once it was pruned, and its group document goes first."""
+        if self._root.size(f"{self._path}/zarr.json") is None:
+            raise StoreNotFoundError(
+                f"{self._root.url_of(self._path)}: this generation is gone, probably pruned while it was read; open the store again, "
+                f"`splicestore ls {self._root.url}` shows what is there"
+            )
 
     def read(self, name: str, start: int, end: int) -> NDArray[Any]:
         """Read rows ``[start, end)`` of an array."""

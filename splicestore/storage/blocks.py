@@ -153,8 +153,16 @@ class ShardedArray:
     Published generations never change, so what is cached never goes stale. Safe to use from several threads.
     """
 
-    def __init__(self, source: RangeSource, path: str, layout: _Layout, indexes: IndexCache) -> None:
+    def __init__(
+        self,
+        source: RangeSource,
+        path: str,
+        layout: _Layout,
+        indexes: IndexCache,
+        check_absent: Callable[[], None] | None = None,
+    ) -> None:
         self._source, self._path, self._layout, self._indexes = source, path, layout, indexes
+        self._check_absent = check_absent or (lambda: None)
         self._identity = object()  # the cache may outlive this array: its path alone says not which store
 
     @property
@@ -164,7 +172,13 @@ class ShardedArray:
 
     @classmethod
     def open(
-        cls, source: RangeSource, path: str, metadata: Mapping[str, Any], *, indexes: IndexCache | None = None
+        cls,
+        source: RangeSource,
+        path: str,
+        metadata: Mapping[str, Any],
+        *,
+        indexes: IndexCache | None = None,
+        check_absent: Callable[[], None] | None = None,
     ) -> ShardedArray | None:
         """Open an array by its metadata; nothing is read.
 
@@ -178,6 +192,8 @@ class ShardedArray:
             Its ``zarr.json`` document.
         indexes
             Cache of shard indexes to share with other arrays; by default the array has its own.
+        check_absent
+            Called where an object is not there, before that is taken for fill values: raises if it should be.
 
         Returns
         -------
@@ -185,7 +201,7 @@ class ShardedArray:
             None where codecs, chunk grid or dtype are not those known here: read it with zarr then.
         """
         layout = _parse_layout(metadata)
-        return None if layout is None else cls(source, path.rstrip("/"), layout, indexes or IndexCache())
+        return None if layout is None else cls(source, path.rstrip("/"), layout, indexes or IndexCache(), check_absent)
 
     def __repr__(self) -> str:
         return f"ShardedArray({self._path!r}, shape {self.shape}, {self.dtype})"
@@ -251,6 +267,7 @@ class ShardedArray:
         if not self._layout.sharded:
             frame = self._source.get(key)
             if frame is None:
+                self._check_absent()
                 part[...] = self._layout.fill
             else:
                 self._place(key, 0, memoryview(frame), first, part)
@@ -318,6 +335,7 @@ class ShardedArray:
         else:
             data = self._source.get_suffix(key, layout.index_bytes)
         if data is None:
+            self._check_absent()
             return None
         if len(data) != layout.index_bytes:
             raise StoreError(

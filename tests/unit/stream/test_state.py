@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from splicestore.errors import PlanError, StateError
+from splicestore.errors import StateError
 from splicestore.stream import WindowBatches
 from tests.unit.stream.memory_store import table_store
 
