@@ -406,6 +406,7 @@ class LimitedGather(Arm):
         with self.off_the_clock():
             self.map_files()
             self.one_hot.fill(self.limit, self.rng)
+            self.one_hot.shrink(self.limit, self.rng)
         try:
             while True:
                 with self.off_the_clock():
@@ -429,6 +430,11 @@ class LimitedGather(Arm):
 
 class LimitedReads(LimitedGather):
     """The same by a read for each window, from so many threads: what hides a disk's latency best."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__(options)
+        # Another epoch: rows that the other arm has just read would be found in memory.
+        self.at = len(self.order) // 2
 
     def open(self) -> None:
         """Start the threads."""
