@@ -187,8 +187,8 @@ def main() -> None:
                 "unit": f"{UNIT_WINDOWS:,} windows", "window_size": WINDOW, "context_size": CONTEXT, "batch_size": BATCH,
                 "n_conditions": 8, "windows": described["tokens"]["windows"], **sizes,
             }  # fmt: skip
-            cases = [warm_case(arms, described, parameters, rounds), cold_case(arms, described, parameters, rounds)]
-    report("stream", cases, record=not quick)
+            for make in (warm_case, cold_case):
+                report("stream", [make(arms, described, parameters, rounds)], record=not quick)
 
 
 if __name__ == "__main__":
