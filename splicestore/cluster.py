@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -184,7 +184,8 @@ class _DaskClient:
                 if not running:
                     break
                 try:
-                    done = wait(list(running), timeout=STRANDED_S, return_when="FIRST_COMPLETED").done
+                    with self.client.as_current():
+                        done = wait(list(running), timeout=STRANDED_S, return_when="FIRST_COMPLETED").done
                 except TimeoutError:
                     self._resubmit_stranded(function, tasks, place, running)
                     continue
@@ -338,7 +339,7 @@ def open_executor(spec: str = "auto", *, urls: Iterable[str] = (), profile: str 
         )
     client = active or _connect(kind, spec, workers)
     try:
-        with _performance_report(profile):
+        with _performance_report(client, profile):
             if client.dashboard_link and active is None and _has_dashboard():
                 dashboard_logger.info("%s", client.dashboard_link)
             yield _DaskClient(client, _n_threads(client, spec))
@@ -378,7 +379,7 @@ def _connect(kind: str, spec: str, workers: int | None) -> Any:
 
     if kind in ("address", "file"):
         try:
-            return Client(spec if kind == "address" else _address_in(spec))
+            return Client(spec if kind == "address" else _address_in(spec), set_as_default=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"--scheduler {spec}: no scheduler answers there ({error})") from error
     n_workers = workers or os.cpu_count() or 1
@@ -392,7 +393,9 @@ def _connect(kind: str, spec: str, workers: int | None) -> Any:
             memory_limit="auto" if processes else 0,
             silence_logs=logging.CRITICAL,
         )
-    return Client(cluster)
+    # Not the default: that would change how dask computes in the caller's process, and `auto` within a task
+    # on a thread would find this client and wait for itself.
+    return Client(cluster, set_as_default=False)
 
 
 def _address_in(scheduler_file: str) -> str:
@@ -419,11 +422,14 @@ def _has_dashboard() -> bool:
     return find_spec("bokeh") is not None
 
 
-def _performance_report(profile: str | None) -> Any:
+@contextmanager
+def _performance_report(client: Any, profile: str | None) -> Iterator[None]:
     if profile is None:
-        return nullcontext()
+        yield
+        return
     if not _has_dashboard():
         raise ConfigError("--profile needs bokeh: pip install 'splicestore[dashboard]'")
     from distributed import performance_report
 
-    return performance_report(filename=profile)
+    with client.as_current(), performance_report(filename=profile):
+        yield

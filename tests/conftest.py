@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import dask
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -21,3 +22,14 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}: set SPLICESTORE_DATA to the folder that holds vertebrates/")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_default_scheduler_left():
+    """Fail the test that leaves dask computing on a client it closed: a later one would fail in its place.
+
+    Clients closed in another order than they were opened do that.
+    """
+    yield
+    left = dask.config.config.pop("scheduler", None)
+    assert left is None, f"dask's default scheduler is still {left!r}: open clients with set_as_default=False"

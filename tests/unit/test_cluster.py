@@ -399,6 +399,20 @@ def test_memory_urls_do_not_go_with_other_processes(spec):
         pass
 
 
+def test_a_client_of_ours_is_nobodys_default():
+    with open_executor("threads:1") as executor:
+        assert dask.config.get("scheduler", None) is None
+        with pytest.raises(ValueError, match="No client"):
+            default_client()
+        # "auto" within a task would wait for the one thread that runs it, were it to find this client.
+        assert dict(executor.map(task_that_opens_auto, [3])) == {0: 9}
+
+
+def task_that_opens_auto(n):
+    with open_executor("auto") as inner:
+        return dict(inner.map(lambda x: x * x, [n]))[0]
+
+
 def test_memory_urls_do_not_go_with_an_active_client_of_other_processes():
     with (
         LocalCluster(
