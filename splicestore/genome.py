@@ -145,9 +145,26 @@ class Genome:
         return self._opened.read("sequence", start, end)
 
     def read_block(
-        self, start: int, end: int, first_site: int, last_site: int, threads: Executor
+        self,
+        start: int,
+        end: int,
+        first_site: int,
+        last_site: int,
+        threads: Executor,
+        out: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
         """Read bases and the counts of sites together: one round trip once the shard indexes are known.
+
+        Parameters
+        ----------
+        start, end
+            Absolute bases, half-open.
+        first_site, last_site
+            Rows of the site table, half-open.
+        threads
+            A thread pool.
+        out : (end - start,) uint8, optional
+            Where the bases go.
 
         Returns
         -------
@@ -158,10 +175,12 @@ class Genome:
         views = self._panels if last_site > first_site else []
         arrays = [self._opened.blocks("sequence"), *(v.opened.blocks(n) for v in views for n in ("alpha", "beta"))]
         if any(array is None for array in arrays):
-            return self.read_bases(start, end), *self.read_usage(first_site, last_site)
-        known = [array for array in arrays if array is not None]
-        bounds = [(start, end), *[(first_site, last_site)] * (len(known) - 1)]
-        bases, *counts = read_together([(a, *b) for a, b in zip(known, bounds, strict=True)], threads)
+            bases = np.empty(end - start, dtype=np.uint8) if out is None else out
+            bases[:] = self.read_bases(start, end)
+            return bases, *self.read_usage(first_site, last_site)
+        sequence, *tables = [array for array in arrays if array is not None]
+        sites = [(table, first_site, last_site) for table in tables]
+        bases, *counts = read_together([(sequence, start, end, out), *sites], threads)
         if not counts:
             nothing = np.zeros((last_site - first_site, len(self.condition_names)), dtype=np.float32)
             return bases, nothing, nothing

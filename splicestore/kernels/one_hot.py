@@ -22,21 +22,17 @@ def _channels_first(codes, one, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _channels_last_one_word(codes, table, out):  # type: ignore[no-untyped-def]
+def _channels_last(codes, table, out):  # type: ignore[no-untyped-def]
+    # Unsigned: signed indices are checked for wrapping at every base.
+    n = np.uint64(codes.shape[1])
     for b in range(codes.shape[0]):
-        row = out[b]
-        for j in range(codes.shape[1]):
-            row[j] = table[codes[b, j], 0]
+        source, row = codes[b], out[b]
+        for j in range(n):
+            row[j] = table[np.uint64(source[j])]
 
 
-@njit(cache=True, nogil=True)
-def _channels_last_two_words(codes, table, out):  # type: ignore[no-untyped-def]
-    for b in range(codes.shape[0]):
-        row = out[b]
-        for j in range(codes.shape[1]):
-            code = codes[b, j]
-            row[2 * j] = table[code, 0]
-            row[2 * j + 1] = table[code, 1]
+_WORD = {1: np.uint32, 2: np.uint64, 4: np.complex128}
+"""The four channels of a base as one value, by bytes a channel; complex128 for its 16 bytes, which are only moved."""
 
 
 def expand_one_hot(codes: NDArray[np.uint8], out: NDArray[Any], one: Any, *, channels_last: bool = False) -> None:
@@ -55,14 +51,10 @@ def expand_one_hot(codes: NDArray[np.uint8], out: NDArray[Any], one: Any, *, cha
     if not channels_last:
         _channels_first(codes, value, out)
         return
-    # The four channels of a base are written as one or two words.
     table = np.zeros((256, N_BASES), dtype=out.dtype)
     table[np.arange(N_BASES), np.arange(N_BASES)] = value
-    word = np.uint32 if out.itemsize == 1 else np.uint64
-    words, rows = table.view(word), out.reshape(len(out), -1).view(word)
-    if words.shape[1] == 1:
-        _channels_last_one_word(codes, words, rows)
-    elif words.shape[1] == 2:
-        _channels_last_two_words(codes, words, rows)
-    else:
+    word = _WORD.get(out.itemsize)
+    if word is None:
         out[:] = table[codes]
+        return
+    _channels_last(codes, table.view(word)[:, 0], out.view(word)[..., 0])

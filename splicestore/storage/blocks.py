@@ -241,12 +241,19 @@ class ShardedArray:
             task()
         return rows
 
-    def _prepare(self, start: int, end: int) -> tuple[NDArray[Any], list[Callable[[], None]]]:
-        """Allocate the rows; list what fills them, one task per object."""
+    def _prepare(
+        self, start: int, end: int, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], list[Callable[[], None]]]:
+        """Allocate the rows, or take ``out`` for them; list what fills them, one task per object."""
         layout = self._layout
         if not 0 <= start <= end <= layout.shape[0]:
             raise IndexError(f"{self._path}: rows [{start}, {end}) do not lie in [0, {layout.shape[0]})")
-        rows = np.empty((end - start, *layout.shape[1:]), layout.dtype)
+        shape = (end - start, *layout.shape[1:])
+        if out is not None and not (out.shape == shape and out.dtype == layout.dtype and out.flags.c_contiguous):
+            raise ValueError(
+                f"{self._path}: out is {out.dtype} {out.shape}, the rows are {layout.dtype} {shape}, C-contiguous"
+            )
+        rows = np.empty(shape, layout.dtype) if out is None else out
         table = rows.reshape(end - start, layout.n_columns)
         tasks: list[Callable[[], None]] = []
         if table.size == 0:
@@ -351,13 +358,17 @@ class ShardedArray:
         return index
 
 
-def read_together(requests: Sequence[tuple[ShardedArray, int, int]], threads: Executor) -> list[NDArray[Any]]:
+def read_together(
+    requests: Sequence[tuple[ShardedArray, int, int] | tuple[ShardedArray, int, int, NDArray[Any] | None]],
+    threads: Executor,
+) -> list[NDArray[Any]]:
     """Read several ranges at once, such as bases, alpha and beta of one block: one round trip when indexes are known.
 
     Parameters
     ----------
     requests
-        (array, start, end) as ``ShardedArray.read`` takes them.
+        (array, start, end) as ``ShardedArray.read`` takes them, and optionally where the rows go: a C-contiguous array
+        of their shape and type.
     threads
         A thread pool. The caller does what no thread has begun, so a call from inside the same pool never hangs.
 
@@ -370,8 +381,10 @@ def read_together(requests: Sequence[tuple[ShardedArray, int, int]], threads: Ex
     ------
     IndexError, StoreError
         As ``ShardedArray.read``; the first one met.
+    ValueError
+        If an array to read into does not fit its rows.
     """
-    prepared = [array._prepare(start, end) for array, start, end in requests]
+    prepared = [array._prepare(*where) for array, *where in requests]
     _run_all([task for _, tasks in prepared for task in tasks], threads)
     return [rows for rows, _ in prepared]
 

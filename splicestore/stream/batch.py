@@ -60,8 +60,8 @@ class Batch(Generic[Array]):
 
     def map_arrays(self, function: Callable[[str, Array], Any]) -> Batch[Any]:
         """Replace every array by ``function(name, array)``."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: function(name, v) if name in ARRAY_FIELDS else v for name, v in values.items()})
+        arrays = {name: function(name, getattr(self, name)) for name in ARRAY_FIELDS}
+        return Batch(**arrays, **{name: getattr(self, name) for name in (*_NAMES, *_BOOKKEEPING)})
 
     def to(self, device: Any, *, non_blocking: bool = False) -> Batch[Any]:
         """Move the tensors to a device (torch batches only)."""

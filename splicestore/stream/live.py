@@ -14,9 +14,8 @@ from splicestore.stream.plan import POOL_GROWTH
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block as read."""
+    """Sites and usage of one block as read; its bases were written to their slot."""
 
-    bases: NDArray[np.uint8]
     sites: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
     """Position, strand, kind, row among the measured sites or -1."""
     usage: tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -29,11 +28,21 @@ class SegmentPool:
 
     New segments go to the end; when the columns are full, the live ones move together, and the columns grow if
     those fill more than ``1 / POOL_GROWTH`` of them.
+
+    Parameters
+    ----------
+    n_slots
+        Segments at most.
+    dtypes
+        Of the columns.
+    n_expected
+        Values that all segments together are expected to have: room for them is set aside, and takes memory as it is used.
     """
 
-    def __init__(self, n_slots: int, dtypes: Sequence[type]) -> None:
+    def __init__(self, n_slots: int, dtypes: Sequence[type], n_expected: int = 0) -> None:
         self.first, self.count = np.zeros(n_slots, dtype=np.int64), np.zeros(n_slots, dtype=np.int64)
-        self.columns: list[NDArray[Any]] = [np.empty(0, dtype=dtype) for dtype in dtypes]
+        room = int(POOL_GROWTH * n_expected)
+        self.columns: list[NDArray[Any]] = [np.empty(room, dtype=dtype) for dtype in dtypes]
         self._end = 0
 
     def put(self, slot: int, values: Sequence[NDArray[Any]]) -> None:
@@ -45,6 +54,10 @@ class SegmentPool:
             column[self._end : self._end + n] = new
         self.first[slot], self.count[slot] = self._end, n
         self._end += n
+
+    def drop(self, slot: int) -> None:
+        """Let go of a slot's segments."""
+        self.count[slot] = 0
 
     def _make_room(self, n: int) -> None:
         needed = int(self.count.sum()) + n

@@ -14,6 +14,7 @@ from splicestore.errors import ConfigError, close_names
 from splicestore.kernels.intervals import pointers
 from splicestore.kernels.naming import natural_key
 from splicestore.kernels.shuffle import PURPOSE_WEIGHT, random_words
+from splicestore.kernels.window_blocks import Contigs, WindowBlocks, WindowColumns, group_by_block
 from splicestore.schema import BLOCK_BASES
 from splicestore.stream.options import Share, StreamOptions
 from splicestore.stream.protocols import GenomeSource, SplitSource
@@ -62,6 +63,8 @@ class WindowPlan:
     """(n_blocks,) int64, first base that the block's windows need: absolute, within the block."""
     block_high: Int64
     """(n_blocks,) int64, one past the last: at most one input length beyond the block's end."""
+    block_sites: Int64
+    """(n_blocks,) int64, at most how many splice sites lie in a block's bases."""
     block_bytes: Int64
     """(n_blocks,) int64, at most what a block takes in memory."""
     genome_columns: tuple[tuple[int, ...], ...]
@@ -174,30 +177,25 @@ def make_plan(options: StreamOptions, split: SplitSource, genomes: Sequence[Geno
     """
     names, columns, column = choose_conditions(genomes, options.conditions)
     selected = select_windows(options, split, genomes, columns)
-    rows, genome_code = selected.row, selected.genome
-    genome = genome_code[rows].astype(np.int64)
+    genome_code = selected.genome
     contig_first = pointers(np.array([len(g.contig_offset) for g in genomes]))
     contig_start = np.concatenate([np.asarray(g.contig_offset, dtype=np.int64) for g in genomes])
     contig_end = contig_start + np.concatenate([np.asarray(g.contig_length, dtype=np.int64) for g in genomes])
-    contig = contig_first[genome] + split.window_contig[rows]
-    begin = split.window_start[rows] - options.flank
-    low = np.maximum(begin, contig_start[contig])
-    high = np.maximum(low, np.minimum(begin + options.window_size + 2 * options.flank, contig_end[contig]))
-    block = low // BLOCK_BASES
-
-    key = (genome << np.int64(40)) + block
-    if np.any(key[1:] < key[:-1]):
-        order = np.argsort(key, kind="stable")
-        rows, key, low, high = rows[order], key[order], low[order], high[order]
-    firsts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-    block_genome, block_number = key[firsts] >> np.int64(40), key[firsts] & np.int64((1 << 40) - 1)
-    block_low, block_high = np.minimum.reduceat(low, firsts), np.maximum.reduceat(high, firsts)
-    block_bytes = _block_bytes(genomes, columns, block_genome, block_low, block_high)
+    blocks = group_by_block(
+        selected.row,
+        WindowColumns(genome_code, split.window_contig, split.window_start),
+        Contigs(contig_first, contig_start, contig_end),
+        options.flank,
+        options.window_size + 2 * options.flank,
+        BLOCK_BASES,
+    )
+    block_sites = _block_sites(genomes, blocks)
+    block_bytes = blocks.high - blocks.low + block_sites * _site_bytes(columns)[blocks.genome]
     plan = WindowPlan(
         options=options,
         genome_names=options.genomes,
         condition_names=names,
-        window_id=rows,
+        window_id=blocks.row,
         window_genome=genome_code,
         window_contig=split.window_contig,
         window_start=split.window_start,
@@ -205,11 +203,12 @@ def make_plan(options: StreamOptions, split: SplitSource, genomes: Sequence[Geno
         contig_first=contig_first,
         contig_start=contig_start,
         contig_end=contig_end,
-        block_genome=block_genome,
-        block_number=block_number,
-        block_ptr=np.append(firsts, len(rows)),
-        block_low=block_low,
-        block_high=block_high,
+        block_genome=blocks.genome,
+        block_number=blocks.number,
+        block_ptr=blocks.ptr,
+        block_low=blocks.low,
+        block_high=blocks.high,
+        block_sites=block_sites,
         block_bytes=block_bytes,
         genome_columns=columns,
         column=column,
@@ -228,23 +227,21 @@ def assign_lanes(plan: WindowPlan, options: StreamOptions) -> WindowPlan:
     return replace(plan, options=options, live_total=live_total if options.shuffle else options.lanes, share=share)
 
 
-def _block_bytes(
-    genomes: Sequence[GenomeSource],
-    columns: tuple[tuple[int, ...], ...],
-    block_genome: Int64,
-    block_low: Int64,
-    block_high: Int64,
-) -> Int64:
-    """Bytes of bases, sites and usage; sites are counted by whole blocks, so never too few."""
-    n_bytes = block_high - block_low
+def _block_sites(genomes: Sequence[GenomeSource], blocks: WindowBlocks) -> Int64:
+    """Splice sites of each block, counted by whole blocks of the store, so never too few."""
+    n_sites = np.zeros(len(blocks.genome), dtype=np.int64)
     for g, genome in enumerate(genomes):
-        rows = block_genome == g
+        rows = blocks.genome == g
         ptr = np.asarray(genome.block_site_ptr, dtype=np.int64)
-        first = ptr[np.minimum(block_low[rows] // BLOCK_BASES, len(ptr) - 1)]
-        last = ptr[np.minimum(-(-block_high[rows] // BLOCK_BASES), len(ptr) - 1)]
-        per_site = math.ceil(POOL_GROWTH * (SITE_BYTES + 8 * len(columns[g])))
-        n_bytes[rows] += np.maximum(0, last - first) * per_site
-    return n_bytes
+        first = ptr[np.minimum(blocks.low[rows] // BLOCK_BASES, len(ptr) - 1)]
+        last = ptr[np.minimum(-(-blocks.high[rows] // BLOCK_BASES), len(ptr) - 1)]
+        n_sites[rows] = np.maximum(0, last - first)
+    return n_sites
+
+
+def _site_bytes(columns: tuple[tuple[int, ...], ...]) -> Int64:
+    """Bytes of a site and its counts in memory, by genome."""
+    return np.array([math.ceil(POOL_GROWTH * (SITE_BYTES + 8 * len(chosen))) for chosen in columns], dtype=np.int64)
 
 
 def describe_plan(plan: WindowPlan) -> dict[str, Any]:

@@ -80,9 +80,9 @@ class GenomeSource(Protocol):
         ...
 
     def read_block(
-        self, start: int, end: int, first_site: int, last_site: int, threads: Executor
+        self, start: int, end: int, first_site: int, last_site: int, threads: Executor, out: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        """Read bases, alpha and beta together, by a pool of threads."""
+        """Read bases (into ``out``), alpha and beta together, by a pool of threads."""
         ...
 
     def read_usage(self, first_site: int, last_site: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,8 @@ from splicestore.stream.statistics import StreamStatistics
 
 Int64 = NDArray[np.int64]
 NumpyBatch = Batch[NDArray[Any]]
+
+_NEVER = np.iinfo(np.int64).max
 
 _reading_process: int | None = None
 # The one piece of module state: a fork copies it, and so tells its child that the parent had begun to read.
@@ -69,7 +71,8 @@ class BlockReader:
     genomes
         In the order of ``plan.genome_names``; a genome's sites are loaded when its first block is due.
     n_slots
-        Blocks in memory at most. Bases take ``n_slots`` times the longest block.
+        Blocks that windows are cut from at most; those that are being read have slots beside them. Bases take the longest
+        block in every slot.
     statistics
         Counted up while reading.
     buffers
@@ -87,21 +90,29 @@ class BlockReader:
         claim_process()
         self._plan, self._genomes, self._statistics, self._buffers = plan, genomes, statistics, buffers
         self.n_slots = min(n_slots, plan.n_blocks)
+        n_rows = min(self.n_slots + BLOCKS_IN_FLIGHT + 1, plan.n_blocks)
         longest = int((plan.block_high - plan.block_low).max())
-        # Not touched before a block is written to it, so it takes memory only as blocks become live.
-        self._codes = np.empty((self.n_slots, longest), dtype=np.uint8)
-        self._first_base = np.zeros(self.n_slots, dtype=np.int64)
-        self._last_base = np.zeros(self.n_slots, dtype=np.int64)
-        self._sites = SegmentPool(self.n_slots, (np.int64, np.int8, np.uint8, np.int32))
-        self._usage = SegmentPool(self.n_slots, (np.float32, np.float32))
+        # Not touched before a block is read into it, so it takes memory only as blocks become live.
+        self._codes = np.empty((n_rows, longest), dtype=np.uint8)
+        self._first_base = np.zeros(n_rows, dtype=np.int64)
+        self._last_base = np.zeros(n_rows, dtype=np.int64)
         self._n_columns = np.array([len(columns) for columns in plan.genome_columns], dtype=np.int64)
+        n_counts = plan.block_sites * self._n_columns[plan.block_genome]
+        self._sites = SegmentPool(
+            n_rows, (np.int64, np.int8, np.uint8, np.int32), _sum_of_largest(plan.block_sites, self.n_slots)
+        )
+        self._usage = SegmentPool(n_rows, (np.float32, np.float32), _sum_of_largest(n_counts, self.n_slots))
         self._slot_of = np.full(plan.n_blocks, -1, dtype=np.int64)
-        self._block_in = np.zeros(self.n_slots, dtype=np.int64)
-        self._used = np.zeros(self.n_slots, dtype=np.int64)
-        """When a slot was used last, in calls; the oldest makes room."""
+        self._block_in = np.zeros(n_rows, dtype=np.int64)
+        self._used = np.full(n_rows, _NEVER, dtype=np.int64)
+        """When a live slot was used last, in calls; the oldest makes room."""
+        self._free = list(range(n_rows))[::-1]
         self._n_live, self._tick = 0, 0
         self._condition_mask = plan.condition_mask
-        self._in_flight: dict[int, Future[Block]] = {}
+        self._in_flight: dict[int, tuple[Future[Block], int]] = {}
+        """Block: what comes of it, and the slot that its bases are written to."""
+        self._given_up: dict[Future[Block], int] = {}
+        """Slots of what nobody waits for any more: free again once nothing writes to them."""
         self._in_flight_bytes = 0
         self._threads = ThreadPoolExecutor(BLOCKS_IN_FLIGHT, thread_name_prefix="splicestore-read")
 
@@ -111,8 +122,9 @@ class BlockReader:
 
     def pause(self) -> None:
         """Stop reading ahead; what is in memory stays for the next epoch."""
-        for future in self._in_flight.values():
+        for future, slot in self._in_flight.values():
             future.cancel()
+            self._given_up[future] = slot
         self._in_flight.clear()
         self._in_flight_bytes = 0
 
@@ -125,30 +137,32 @@ class BlockReader:
         """Whether fewer blocks and bytes are in flight (being read, or read and not yet used) than allowed."""
         return len(self._in_flight) < BLOCKS_IN_FLIGHT and self._in_flight_bytes < BYTES_IN_FLIGHT
 
-    def prefetch(self, step: StepWindows) -> None:
-        """Begin to read the blocks of a step that are not in memory, as long as little is in flight."""
+    def block_of(self, step: StepWindows) -> Int64:
+        """Block of each window of a step."""
+        return np.searchsorted(self._plan.block_ptr, step.window, side="right") - 1
+
+    def prefetch(self, block: Int64) -> None:
+        """Begin to read the blocks of some windows that are not in memory, as long as little is in flight."""
         claim_process()
-        block = self._block_of(step.window)
         for missing in np.unique(block[self._slot_of[block] < 0]).tolist():
             if not self.may_read_ahead:
                 return
             if missing not in self._in_flight:
                 self._submit(missing)
 
-    def cut(self, step: StepWindows, epoch: int) -> NumpyBatch:
-        """Cut the windows of a step, in at most ``n_slots`` blocks at a time."""
+    def cut(self, step: StepWindows, block: Int64, epoch: int) -> NumpyBatch:
+        """Cut the windows of a step, given their blocks, from at most ``n_slots`` blocks at a time."""
         claim_process()
-        return self._cut(step, epoch, self._buffers)
+        return self._cut(step, block, epoch, self._buffers)
 
-    def _cut(self, step: StepWindows, epoch: int, buffers: BufferRing | None) -> NumpyBatch:
-        block = self._block_of(step.window)
+    def _cut(self, step: StepWindows, block: Int64, epoch: int, buffers: BufferRing | None) -> NumpyBatch:
         slots = self._slots_of(block)
         if slots is None:
             half = len(block) // 2
             halves = (slice(None, half), slice(half, None))
             return join_batches(
                 [
-                    self._cut(replace(step, window=step.window[h], repeated=step.repeated[h]), epoch, None)
+                    self._cut(replace(step, window=step.window[h], repeated=step.repeated[h]), block[h], epoch, None)
                     for h in halves
                 ],
                 np.concatenate,
@@ -156,9 +170,6 @@ class BlockReader:
         return self._cut_live(step, block, slots, epoch, buffers)
 
     # -- cutting ---------------------------------------------------------------------------------------------
-
-    def _block_of(self, window: Int64) -> Int64:
-        return np.searchsorted(self._plan.block_ptr, window, side="right") - 1
 
     def _rows(self, step: StepWindows, block: Int64, slot: Int64, epoch: int) -> tuple[WindowRows, NDArray[np.int32]]:
         """Windows as they are read: jittered, flipped. A window read from the other strand takes that strand's sites."""
@@ -233,62 +244,79 @@ class BlockReader:
         for block in missing:
             while unread and (unread[0] == block or self.may_read_ahead):
                 self._submit(unread.popleft())
-            self._install(block, self._await(block))
+            self._install(block, *self._await(block))
         counts = self._statistics
         counts.cache_misses += len(missing)
         counts.cache_hits -= len(missing)
         counts.live_blocks = self._n_live
         counts.live_blocks_peak = max(counts.live_blocks_peak, self._n_live)
 
-    def _await(self, block: int) -> Block:
-        future = self._in_flight.pop(block)
+    def _await(self, block: int) -> tuple[int, Block]:
+        future, slot = self._in_flight.pop(block)
         self._in_flight_bytes -= int(self._plan.block_bytes[block])
-        if future.done():
-            return future.result()
         began = time.perf_counter()
-        content = future.result()
-        self._statistics.reading_seconds += time.perf_counter() - began
-        return content
+        is_done = future.done()
+        try:
+            content = future.result()
+        except BaseException:
+            self._given_up[future] = slot
+            raise
+        if not is_done:
+            self._statistics.reading_seconds += time.perf_counter() - began
+        return slot, content
 
-    def _install(self, block: int, content: Block) -> None:
-        if self._n_live < self.n_slots:
-            slot = self._n_live
-            self._n_live += 1
-        else:
-            slot = int(self._used.argmin())
-            self._slot_of[self._block_in[slot]] = -1
+    def _install(self, block: int, slot: int, content: Block) -> None:
+        """Make a block live whose bases are in their slot; the one used longest ago makes room."""
+        if self._n_live == self.n_slots:
+            self._evict(int(self._used.argmin()))
+        self._n_live += 1
         self._slot_of[block], self._block_in[slot], self._used[slot] = slot, block, self._tick
-        self._codes[slot, : len(content.bases)] = content.bases
         self._first_base[slot], self._last_base[slot] = self._plan.block_low[block], self._plan.block_high[block]
         self._sites.put(slot, content.sites)
         self._usage.put(slot, content.usage)
         self._statistics.blocks_read += 1
         self._statistics.bytes += content.n_bytes
 
+    def _evict(self, slot: int) -> None:
+        self._slot_of[self._block_in[slot]] = -1
+        self._sites.drop(slot)
+        self._usage.drop(slot)
+        self._used[slot] = _NEVER
+        self._free.append(slot)
+        self._n_live -= 1
+
     def _submit(self, block: int) -> None:
-        self._in_flight[block] = self._threads.submit(self._read, block)
+        slot = self._free_slot()
+        self._in_flight[block] = self._threads.submit(self._read, block, slot), slot
         self._in_flight_bytes += int(self._plan.block_bytes[block])
 
-    def _read(self, block: int) -> Block:
+    def _free_slot(self) -> int:
+        # More are free than may be in flight, but for those that a given up read still writes to.
+        if not self._free:
+            wait(self._given_up, return_when=FIRST_COMPLETED)
+        for future in [future for future in self._given_up if future.done()]:
+            self._free.append(self._given_up.pop(future))
+        return self._free.pop()
+
+    def _read(self, block: int, slot: int) -> Block:
+        """Read a block: its bases into a slot, the rest into new arrays."""
         plan, g = self._plan, int(self._plan.block_genome[block])
         low, high = int(plan.block_low[block]), int(plan.block_high[block])
-        source = self._genomes[g]
+        source, columns = self._genomes[g], list(plan.genome_columns[g])
         position, strand, kind = source.site_position, source.site_strand, source.site_kind
         first, last = (int(i) for i in np.searchsorted(position, (low, high)))
-        bases, alpha, beta = self._read_arrays(g, low, high, first, last)
-        is_measured = ~np.isnan(alpha + beta).all(axis=1) if alpha.shape[1] else np.zeros(last - first, dtype=bool)
-        measured = np.where(is_measured, np.cumsum(is_measured) - 1, -1).astype(np.int32)
+        out = self._codes[slot, : high - low]
+        bases, alpha, beta = source.read_block(low, high, first, last if columns else first, self._threads, out)
+        measured = np.full(last - first, -1, dtype=np.int32)
+        if len(alpha):
+            alpha, beta = alpha[:, columns], beta[:, columns]
+            is_measured = ~np.isnan(alpha + beta).all(axis=1)
+            measured[is_measured] = np.arange(np.count_nonzero(is_measured), dtype=np.int32)
+            alpha, beta = alpha[is_measured], beta[is_measured]
         sites = (position[first:last], strand[first:last], kind[first:last], measured)
-        usage = (alpha[is_measured].ravel(), beta[is_measured].ravel())
-        n_bytes = bases.nbytes + sum(a.nbytes for a in sites) + alpha.nbytes + beta.nbytes
-        return Block(bases, sites, usage, n_bytes)
+        n_bytes = bases.nbytes + sum(a.nbytes for a in (*sites, alpha, beta))
+        return Block(sites, (alpha.ravel(), beta.ravel()), n_bytes)
 
-    def _read_arrays(
-        self, g: int, low: int, high: int, first: int, last: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        columns = list(self._plan.genome_columns[g])
-        if first == last or not columns:
-            nothing = np.zeros((last - first, len(columns)), dtype=np.float32)
-            return self._genomes[g].read_bases(low, high), nothing, nothing
-        bases, alpha, beta = self._genomes[g].read_block(low, high, first, last, self._threads)
-        return bases, alpha[:, columns], beta[:, columns]
+
+def _sum_of_largest(values: Int64, n: int) -> int:
+    return int(np.sort(values)[::-1][:n].sum())

@@ -312,8 +312,8 @@ class WindowBatches:
         who = self._who()
         reader = self._take_reader(order.live_limit(who))
         try:
-            for step in _read_ahead(reader, order.steps(who, first)):
-                yield reader.cut(step, epoch), len(step.repeated) - int(step.repeated.sum())
+            for step, block in _read_ahead(reader, order.steps(who, first)):
+                yield reader.cut(step, block, epoch), len(step.repeated) - int(step.repeated.sum())
         finally:
             self._keep_reader(reader)
 
@@ -383,12 +383,13 @@ class WindowBatches:
             )
 
 
-def _read_ahead(reader: BlockReader, steps: Iterator[StepWindows]) -> Iterator[StepWindows]:
-    """Yield steps, the blocks of the next ones already being read."""
-    waiting: deque[StepWindows] = deque()
+def _read_ahead(reader: BlockReader, steps: Iterator[StepWindows]) -> Iterator[tuple[StepWindows, NDArray[np.int64]]]:
+    """Yield steps and the blocks of their windows, the blocks of the next steps already being read."""
+    waiting: deque[tuple[StepWindows, NDArray[np.int64]]] = deque()
     for step in steps:
-        reader.prefetch(step)
-        waiting.append(step)
+        block = reader.block_of(step)
+        reader.prefetch(block)
+        waiting.append((step, block))
         while waiting and (len(waiting) > STEPS_AHEAD or not reader.may_read_ahead):
             yield waiting.popleft()
     yield from waiting

@@ -105,9 +105,9 @@ class CountingGenome:
         self.reads.append((start, end))
         return self._genome.read_bases(start, end)
 
-    def read_block(self, start: int, end: int, *sites_and_threads: Any) -> Any:
+    def read_block(self, start: int, end: int, *sites_threads_and_out: Any) -> Any:
         self.reads.append((start, end))
-        return self._genome.read_block(start, end, *sites_and_threads)
+        return self._genome.read_block(start, end, *sites_threads_and_out)
 
 
 class CountingStore(Store):

@@ -346,6 +346,19 @@ def test_an_error_of_one_request_is_raised(tmp_path, broken):
         read_together([(array, 0, 2) for array in arrays], threads)
 
 
+def test_rows_go_where_they_are_asked_to(tmp_path):
+    arrays = three_arrays(tmp_path, FolderSource)
+    buffer = np.zeros(20, dtype=arrays[1].dtype)
+    with ThreadPoolExecutor(2) as threads:
+        rows = read_together([(arrays[0], 0, 3), (arrays[1], 2, 7, buffer[10:15]), (arrays[2], 0, 1, None)], threads)
+        assert np.shares_memory(rows[1], buffer)
+        assert buffer.tolist() == [0] * 10 + [2] * 5 + [0] * 5
+        assert [len(r) for r in rows] == [3, 5, 1]
+        for wrong in (buffer[:4], buffer[:10:2], buffer[:5].astype(np.float64)):
+            with pytest.raises(ValueError, match=r"out is .*, the rows are .* \(5,\), C-contiguous"):
+                read_together([(arrays[1], 2, 7, wrong)], threads)
+
+
 def test_nothing_asked_for_is_nothing_read(tmp_path):
     with ThreadPoolExecutor(1) as threads:
         assert read_together([], threads) == []

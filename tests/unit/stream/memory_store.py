@@ -45,8 +45,9 @@ class MemoryGenome:
         self.reads.append((start, end))
         return self.bases[start:end]
 
-    def read_block(self, start: int, end: int, first_site: int, last_site: int, threads):
-        return self.read_bases(start, end), *self.read_usage(first_site, last_site)
+    def read_block(self, start: int, end: int, first_site: int, last_site: int, threads, out):
+        out[:] = self.read_bases(start, end)
+        return out, *self.read_usage(first_site, last_site)
 
     def read_usage(self, first_site: int, last_site: int) -> tuple[np.ndarray, np.ndarray]:
         return self.alpha[first_site:last_site], self.beta[first_site:last_site]

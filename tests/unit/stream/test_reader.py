@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -170,6 +171,53 @@ def test_an_iteration_that_is_left_early_leaves_nothing_in_flight():
     for batch in stream:
         assert len(batch) == 16
         break
+    assert_same(copies(stream), alone)
+
+
+def test_reads_that_are_given_up_write_to_no_slot_in_use():
+    """Left early again and again, the slow reads of the iteration before are still writing when the next one begins."""
+    store = table_store([[30] * 60])
+    stream = WindowBatches(store, split="run1", batch_size=16, shuffle_memory=20 * 2000)
+    alone = copies(stream)
+    genome = store.genomes.by_name["genome0"]
+    read_bases, rng = genome.read_bases, np.random.default_rng(4)
+
+    def slowly(start, end):
+        time.sleep(float(rng.uniform(0, 0.003)))
+        return read_bases(start, end)
+
+    genome.read_bases = slowly
+    slow = WindowBatches(store, split="run1", batch_size=16, shuffle_memory=20 * 2000)
+    for n_taken in (1, 2, 1, 5, 1, 3):
+        found = []
+        for batch in slow:
+            found.append({name: np.array(value) for name, value in batch.as_dict().items()})
+            if len(found) == n_taken:
+                break
+        assert_same(found, alone[:n_taken])
+    assert_same(copies(slow), alone)
+
+
+def test_a_read_that_fails_gives_its_slot_back():
+    store = table_store([[30] * 60])
+    stream = WindowBatches(store, split="run1", batch_size=16, shuffle_memory=20 * 2000)
+    alone = copies(stream)
+    genome = store.genomes.by_name["genome0"]
+    read_bases = genome.read_bases
+    for n_good in range(0, 60, 7):
+        left = iter(range(n_good))
+
+        def failing(start, end, left=left):
+            if next(left, None) is None:
+                raise StoreError("cut off")
+            return read_bases(start, end)
+
+        genome.read_bases = failing
+        stream.close()
+        for _ in range(3):
+            with pytest.raises(StoreError, match="cut off"):
+                list(stream)
+    genome.read_bases = read_bases
     assert_same(copies(stream), alone)
 
 
