@@ -2,8 +2,8 @@
 
 The stream holds a part of the genome's blocks at a time, so that it reads through the epoch, and reads ahead by itself. Two
 consumers: one that takes batches as fast as they come, and one that spends as long on each as a device would that takes 50,000
-windows a second, and leaves the processor alone meanwhile. The server and the proxy that adds the latency are processes on
-the same cores and take some 3 ms of them for a request: beside the seconds stand this process's own, and its waiting share.
+windows a second, and leaves the processor alone meanwhile. The server is a process on the same cores (``object_server``): beside
+the seconds stand this process's own, and its waiting share.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import time
 from functools import partial
 from typing import Any
 
-from bench_s3 import Place, copy_objects, places, shared
+from bench_s3 import Place
 from bench_stream import BATCH, add_rounds, over, prepare_store
 from harness import MIB, Case, Run, Target, interleave, parse_arguments, report, scratch_folder
+from object_server import object_server
 
 LATENCY_MS = 30
 SHUFFLE_MEMORY_MIB = 64
@@ -58,14 +59,9 @@ def stream_epoch(place: Place, step_seconds: float) -> Run:
     return Run(took.wall_s, took.cpu_s, output=json.dumps(found))
 
 
-def timed(place: Place, step_seconds: float) -> Run:
-    """Stream an epoch under the place's latency."""
-    return place.count(partial(stream_epoch, place, step_seconds))[0]
-
-
 def measure(consumer: str, stores: list[Place], rounds: int) -> Case:
     """Time one consumer at all places."""
-    runs = interleave({store.name: partial(timed, store, CONSUMERS[consumer]) for store in stores}, rounds)
+    runs = interleave({store.name: partial(stream_epoch, store, CONSUMERS[consumer]) for store in stores}, rounds)
     found = {name: [json.loads(run.output) for run in of] for name, of in runs.items()}
     first = found["local"][0]
     figures: dict[str, Any] = {"windows": first["windows"], "blocks_read": first["blocks_read"]}
@@ -93,15 +89,13 @@ def main() -> None:
     arguments = parse_arguments(__doc__, add_rounds)
     quick, rounds = arguments.quick, 1 if arguments.quick else arguments.rounds
     sizes = {"megabases": 2, "genes": 80} if quick else {"megabases": 100, "genes": 2_000}
-    with scratch_folder() as scratch, places(scratch, (LATENCY_MS,)) as where:
+    with scratch_folder() as scratch:
         made, _ = prepare_store(arguments.cache, scratch, conditions=4 if quick else 20, **sizes)
-        local = Place("local", str(made))
-        stores = [local, *shared(where, "epoch")]
-        if stores[1:]:
-            copy_objects(local.root(), stores[1].root(), list(local.root().sizes("")))
-        if len({digest_epoch(place) for place in stores}) > 1:
-            raise SystemExit("the places did not deliver the same windows")
-        cases = [measure(consumer, stores, rounds) for consumer in CONSUMERS]
+        with object_server(made, LATENCY_MS) as options:
+            stores = [Place("local", str(made)), Place(f"s3 at {LATENCY_MS} ms", "s3://bench", options)]
+            if len({digest_epoch(place) for place in stores}) > 1:
+                raise SystemExit("the places did not deliver the same windows")
+            cases = [measure(consumer, stores, rounds) for consumer in CONSUMERS]
     report("stream_s3", cases, record=not quick)
 
 

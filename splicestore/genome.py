@@ -278,19 +278,23 @@ class Genome:
     # -- sites -----------------------------------------------------------------------------------------------
 
     @lazy
+    def _site_columns(self) -> Mapping[str, NDArray[Any]]:
+        return self._opened.read_all(("site_position", "site_strand", "site_kind"))
+
+    @property
     def site_position(self) -> NDArray[np.int64]:
         """(site,) absolute exon-boundary base, sorted."""
-        return self.array("site_position")
+        return self._site_columns["site_position"]
 
-    @lazy
+    @property
     def site_strand(self) -> NDArray[np.int8]:
         """(site,) +1 or -1."""
-        return self.array("site_strand")
+        return self._site_columns["site_strand"]
 
-    @lazy
+    @property
     def site_kind(self) -> NDArray[np.uint8]:
         """(site,) bit 0 acceptor, bit 1 donor."""
-        return self.array("site_kind")
+        return self._site_columns["site_kind"]
 
     @cached_property
     def block_site_ptr(self) -> NDArray[np.int64]:

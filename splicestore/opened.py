@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, overload
@@ -18,17 +19,20 @@ from splicestore.storage.blocks import ShardedArray, read_together
 from splicestore.storage.keys import REQUESTS_IN_FLIGHT
 
 Value = TypeVar("Value")
+_N_LOCKS = 64
 
 
 class lazy(Generic[Value]):  # noqa: N801 - used as a decorator
     """A property that is read once for each instance, by as many threads at a time as ask for those of several.
 
-    ``functools.cached_property`` holds one lock for all instances while it reads (until Python 3.12): threads that read many
-    genomes from an object store would wait for one another. Two threads may read the same twice; a generation never changes.
+    ``functools.cached_property`` holds one lock for all instances while it reads (until Python 3.12), so threads that read many
+    genomes from an object store would wait for one another; later it holds none, so the threads of one genome would all read.
     """
 
     def __init__(self, read: Callable[[Any], Value]) -> None:
         self._read, self.__doc__ = read, read.__doc__
+        # Not in the instances: those are pickled. Two of them seldom share a lock.
+        self._locks = tuple(threading.RLock() for _ in range(_N_LOCKS))
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -42,9 +46,16 @@ class lazy(Generic[Value]):  # noqa: N801 - used as a decorator
     def __get__(self, instance: object | None, owner: type) -> Value | lazy[Value]:
         if instance is None:
             return self
-        # Not a data descriptor: from now on the instance answers itself.
-        value: Value = instance.__dict__.setdefault(self._name, self._read(instance))
+        with self._lock_of(instance):
+            # Not a data descriptor: from now on the instance answers itself.
+            if self._name not in instance.__dict__:
+                instance.__dict__[self._name] = self._read(instance)
+            value: Value = instance.__dict__[self._name]
         return value
+
+    def _lock_of(self, instance: object) -> threading.RLock:
+        # An address is a multiple of 16.
+        return self._locks[id(instance) // 16 % _N_LOCKS]
 
 
 class OpenedGeneration:

@@ -36,6 +36,8 @@ from splicestore.stream.statistics import StreamStatistics
 Int64 = NDArray[np.int64]
 NumpyBatch = Batch[NDArray[Any]]
 
+_THREADS = 2 * BLOCKS_IN_FLIGHT
+"""A block is three requests (bases, alpha, beta), made at the same time; over a network two of them wait at any one."""
 _NEVER = np.iinfo(np.int64).max
 
 _reading_process: int | None = None
@@ -114,7 +116,7 @@ class BlockReader:
         self._given_up: dict[Future[Block], int] = {}
         """Slots of what nobody waits for any more: free again once nothing writes to them."""
         self._in_flight_bytes = 0
-        self._threads = ThreadPoolExecutor(BLOCKS_IN_FLIGHT, thread_name_prefix="splicestore-read")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="splicestore-read")
 
     def close(self) -> None:
         """Stop reading and let go of the blocks."""
