@@ -4,13 +4,17 @@ The reference network trains in bfloat16 on windows of a simulated study. Arms, 
 same number of steps in each:
 
 - ``resident``: one batch that is on the GPU already, expanded there: the step alone, the floor of all others
-- ``tokens``: ``WindowStream`` in this process; codes are moved, one byte a base, and expanded on the GPU
+- ``to_device``: ``stream.to_device``: a thread cuts into page-locked buffers and copies on a CUDA stream of its own, codes one
+  byte a base, expanded on the GPU
+- ``tokens``: ``WindowStream`` in this process and pageable memory, moved when a step needs them
 - ``tokens_workers``: the same over ``stream.loader`` with worker processes and page-locked memory
 - ``host_one_hot``: expanded to float32 on the host, then moved: 16 bytes a base
+- ``host_dense_usage``: alpha and beta spread over all positions on the host, then moved, beside the codes
 
-Workers are started anew for every epoch (some 400 steps here), and that is in their arm. The waiting share of an arm is
-what its steps take longer than resident ones; ``blocked`` is the part of the wall time that the loop spends inside
-``next``. Without a GPU it says so and records nothing.
+Before them the batch size is chosen: the one whose resident steps take most windows a second. Workers are started anew for
+every epoch (some 400 steps here), and that is in their arm. The waiting share of an arm is what its steps take longer than
+resident ones; ``blocked`` is the part of the wall time that the loop spends inside ``next``. Without a GPU it says so and
+records nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Any
 from harness import (
     Case,
     Run,
+    Target,
     command_line,
     interleave,
     median,
@@ -36,6 +41,8 @@ from harness import (
 
 WORKERS = 2
 MAX_READS, MIN_READS = 100.0, 10.0
+BATCH_SIZES = (64, 128, 256, 512, 1024)
+WAITING_LIMIT = 0.02
 
 
 def prepare(cache: Path, scratch: Path, quick: bool) -> Path:
@@ -142,7 +149,7 @@ def make_arms(store: Path, device: str, batch_size: int, steps: int, channels: i
     def new_stream() -> Any:
         return splicestore.WindowStream(opened, split="bench", batch_size=batch_size, seed=1, reverse_complement=True)
 
-    resident, tokens, loaded, dense = (new_stream() for _ in range(4))
+    resident, ahead, tokens, loaded, expanded, dense = (new_stream() for _ in range(6))
     trainer = Trainer(resident, device, channels)
     loader = loaded.loader(num_workers=WORKERS, pin_memory=device.startswith("cuda"))
     kept = next(iter(resident)).to(device)
@@ -153,12 +160,38 @@ def make_arms(store: Path, device: str, batch_size: int, steps: int, channels: i
     def on_host(batch: Any) -> Any:
         return splicestore.one_hot(batch).to(device)
 
+    def with_dense_usage(batch: Any) -> Any:
+        usage = splicestore.densify_usage(batch)
+        for values in (usage.alpha, usage.beta):
+            values.to(device)
+        return on_device(batch)
+
     return {
         "resident": Arm(trainer, itertools.repeat(kept), on_device, steps),
+        "to_device": Arm(trainer, endless(ahead, lambda: ahead.to_device(device)), on_device, steps),
         "tokens": Arm(trainer, endless(tokens, lambda: tokens), on_device, steps),
         "tokens_workers": Arm(trainer, endless(loaded, lambda: loader), on_device, steps),
-        "host_one_hot": Arm(trainer, endless(dense, lambda: dense), on_host, steps),
+        "host_one_hot": Arm(trainer, endless(expanded, lambda: expanded), on_host, steps),
+        "host_dense_usage": Arm(trainer, endless(dense, lambda: dense), with_dense_usage, steps),
     }
+
+
+def choose_batch_size(store: Path, device: str, sizes: tuple[int, ...], steps: int, channels: int) -> dict[int, float]:
+    """Measure windows a second of resident steps by batch size."""
+    import itertools
+
+    import splicestore
+
+    found = {}
+    for size in sizes:
+        stream = splicestore.WindowStream(splicestore.open_store(str(store)), split="bench", batch_size=size, seed=1)
+        kept = next(iter(stream)).to(device)
+        stream.close()
+        trainer = Trainer(stream, device, channels)
+        arm = Arm(trainer, itertools.repeat(kept), lambda batch: splicestore.one_hot(batch, device=device), steps)
+        arm()
+        found[size] = size * steps / median([arm() for _ in range(3)], "wall_s")
+    return found
 
 
 def device_description(device: str) -> str:
@@ -180,17 +213,22 @@ def main() -> None:
         print("no GPU here: nothing measured, nothing recorded")
         return
     quick = arguments.quick
-    batch_size, steps, channels = (16, 2, 4) if quick else (256, 100, 64)
+    sizes, steps, channels = ((8, 16), 2, 4) if quick else (BATCH_SIZES, 100, 64)
     with scratch_folder() as scratch:
         store = prepare(arguments.cache, scratch, quick)
+        by_size = choose_batch_size(store, arguments.device, sizes, steps, channels)
+        batch_size = max(by_size, key=lambda size: by_size[size])
         arms = make_arms(store, arguments.device, batch_size, steps, channels)
         runs = interleave(arms, rounds=1 if quick else 7)
     figures: dict[str, Any] = {f"{name}_ms_per_step": 1e3 * median(runs[name], "wall_s") / steps for name in arms}
     figures |= {f"{name}_windows_per_s": steps * batch_size / median(runs[name], "wall_s") for name in arms}
-    for name in ("tokens", "tokens_workers", "host_one_hot"):
+    figures |= {f"resident_windows_per_s_at_{size}": speed for size, speed in by_size.items()}
+    for name in (name for name in arms if name != "resident"):
         figures[f"{name}_waiting_share"] = 1 - 1 / paired_ratio(runs, name, "resident", "wall_s")
         figures[f"{name}_blocked_share"] = sorted(arms[name].blocked)[len(arms[name].blocked) // 2]
-    figures["host_one_hot_over_tokens"] = paired_ratio(runs, "host_one_hot", "tokens", "wall_s")
+    for name in ("host_one_hot", "host_dense_usage"):
+        figures[f"{name}_over_tokens"] = paired_ratio(runs, name, "tokens", "wall_s")
+    waiting = Target("to_device_waiting_share", figures["to_device_waiting_share"], WAITING_LIMIT, "of its steps' time")
     case = Case(
         "training_step" if not quick else "training_step_quick",
         {
@@ -201,7 +239,8 @@ def main() -> None:
             "network": f"SpliceNet, {channels} channels, bfloat16",
         },
         runs,
-        figures=figures,
+        (waiting,),
+        figures,
     )
     report("gpu", [case], record=not quick)
 
