@@ -53,7 +53,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'splicestore' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    # Kept, so that it is looked up once and not at every use.
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

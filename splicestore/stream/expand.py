@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from splicestore.errors import ConfigError
@@ -51,7 +53,8 @@ def one_hot(
     if layout not in ("NCL", "NLC"):
         raise ConfigError(f"layout must be NCL or NLC, got {layout!r}")
     sequence = sequence_or_batch.sequence if isinstance(sequence_or_batch, Batch) else sequence_or_batch
-    codes = torch.as_tensor(sequence, device=device)
+    is_tensor = isinstance(sequence, torch.Tensor) and device is None
+    codes = sequence if is_tensor else torch.as_tensor(sequence, device=device)
     length = codes.shape[-1]
     shape = (*codes.shape[:-1], *((N_BASES, length) if layout == "NCL" else (length, N_BASES)))
     if out is None:
@@ -63,8 +66,8 @@ def one_hot(
         )
     if out.numel() == 0:
         return out
-    if codes.device.type == "cpu" and codes.dtype == torch.uint8:
-        _expand_on_host(codes.reshape(-1, length), out.view(-1, *shape[-2:]), layout)
+    if codes.is_cpu and codes.dtype == torch.uint8:
+        _expand_on_host(codes, out, layout)
     else:
         bases = torch.arange(N_BASES, dtype=codes.dtype, device=codes.device)
         axis = -2 if layout == "NCL" else -1
@@ -74,9 +77,23 @@ def one_hot(
 
 def _expand_on_host(codes: torch.Tensor, out: torch.Tensor, layout: str) -> None:
     """The compiled kernel writes the bits of one and zero: so it needs no type that numpy or numba lacks."""
-    bits = _BITS[out.element_size()]
-    one = torch.ones(1, dtype=out.dtype).view(bits).numpy()[0]
-    expand_one_hot(codes.contiguous().numpy(), out.view(bits).numpy(), one, channels_last=layout == "NLC")
+    bits, one = _bits_of_one(out.dtype)
+    # As few calls of torch as can be: beside a batch that fills the caches each takes 10 us.
+    target = out.view(bits).numpy()
+    source = np.ascontiguousarray(codes.numpy())
+    expand_one_hot(
+        source.reshape(-1, source.shape[-1]),
+        target.reshape(-1, *target.shape[-2:]),
+        one,
+        channels_last=layout == "NLC",
+    )
+
+
+@cache
+def _bits_of_one(dtype: torch.dtype) -> tuple[torch.dtype, Any]:
+    """An unsigned type as wide as another, and the bits of its one in it."""
+    bits = _BITS[torch.empty(0, dtype=dtype).element_size()]
+    return bits, torch.ones(1, dtype=dtype).view(bits).numpy()[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,4 +40,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from splicestore.train.lightning import SplitDataModule
 
+    globals()[name] = SplitDataModule
     return SplitDataModule
