@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from splicestore.config import GenomeConfig, UsageFile
+from splicestore.config import MATRIX_FORMATS, GenomeConfig, UsageFile
 from splicestore.errors import InputError
-from splicestore.readers.junction_matrix import matrix_companions
 from splicestore.readers.samples import read_sample_sheet
 from splicestore.schema import (
     SEQUENCE_CHUNK,
@@ -157,7 +156,12 @@ def collect_usage(
 
 def digest_usage(usage: UsageFile, options: IngestOptions) -> InputDigest:
     """Digest a usage file; with the files beside it that it cannot be read without."""
-    urls = [usage.file, *matrix_companions(usage.file, usage.format)]
+    urls = [usage.file]
+    if usage.format in MATRIX_FORMATS:
+        # Not at the top: scipy's sparse matrices take 0.2 s to import.
+        from splicestore.readers.junction_matrix import matrix_companions
+
+        urls += matrix_companions(usage.file, usage.format)
     found = [digest_input(url, "usage", storage_options=options.storage_options) for url in urls]
     if len(found) == 1:
         return found[0]

@@ -22,7 +22,6 @@ from splicestore.kernels.sites import Sites, merge_sites
 from splicestore.kernels.usage import LEFT, RIGHT, boundary_to_base, junction_boundary_counts, sum_by_key
 from splicestore.memory import INTERPRETER_BYTES
 from splicestore.readers.aliases import resolve_contigs
-from splicestore.readers.junction_matrix import read_junction_matrix
 from splicestore.readers.usage import JunctionCounts, SiteCounts, read_usage
 from splicestore.schema import KIND_ACCEPTOR, KIND_BOTH, KIND_DONOR, LedgerRow
 from splicestore.storage.columns import Column, ledger_columns
@@ -376,6 +375,8 @@ class _LastFile:
 
     def _read_matrix(self, usage: UsageFile) -> dict[str | None, SiteCounts | JunctionCounts]:
         condition_of = {str(f.sample): f.condition_id for f in self._files if f.file == usage.file}
+        from splicestore.readers.junction_matrix import read_junction_matrix
+
         matrix = read_junction_matrix(usage.file, usage.format, condition_of, storage_options=self._options)
         return dict(matrix.conditions())
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 
 def group_components(n_members: int, member: NDArray[np.integer], group: NDArray[np.integer]) -> NDArray[np.int32]:
@@ -35,6 +33,10 @@ def group_components(n_members: int, member: NDArray[np.integer], group: NDArray
     """
     if n_members == 0:
         return np.zeros(0, dtype=np.int32)
+    # Here, because it takes 0.2 s to import and most commands join nothing.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     names, node = np.unique(np.asarray(group), return_inverse=True)
     n_nodes = n_members + len(names)
     edges = coo_array(
