@@ -190,6 +190,32 @@ def open_input(url: str, *, storage_options: Mapping[str, Any] | None = None, st
     return cast("BinaryIO", io.BufferedReader(_InputStream(url, raw, payload), buffer_size=BUFFER_BYTES))
 
 
+def open_seekable(url: str, *, storage_options: Mapping[str, Any] | None = None) -> BinaryIO:
+    """Open an input for reading in any order, its bytes as they are stored.
+
+    Raises
+    ------
+    InputError, TransferError
+        As ``open_input``.
+    """
+    return _open_raw(url, storage_options)
+
+
+def local_path(url: str) -> str | None:
+    """Path of an input on this machine's file system; None for what lies elsewhere.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    path = url.removeprefix("file://")
+    if "://" in path:
+        return None
+    _open_raw(path, None).close()
+    return path
+
+
 def input_text_lines(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Iterator[tuple[int, str]]:
     """Yield (1-based line number, line without its end) of a text input.
 
