@@ -29,6 +29,31 @@ def store_summary(store: Store) -> dict[str, Any]:
             }
             for name, p in ((n, store.predictions[n]) for n in store.predictions)
         },
+        "expression": {
+            name: {"generation": x.generation, "samples": x.n_samples, "genes": x.n_genes}
+            for name, x in ((n, store.expression[n]) for n in store.expression)
+        },
+        "normalized": {
+            name: {
+                "generation": e.generation,
+                "expression": e.expression[0],
+                "samples": e.n_samples_fitted,
+                "genes": e.n_genes,
+                "bins": e.n_bins,
+                "tie_policy": e.tie_policy,
+            }
+            for name, e in ((n, store.normalized[n]) for n in store.normalized)
+        },
+        "bins": {
+            name: {
+                "generation": b.generation,
+                "expression": b.expression[0],
+                "normalized": b.normalized[0],
+                "samples": b.n_samples,
+                "genes": b.n_genes,
+            }
+            for name, b in ((n, store.bins[n]) for n in store.bins)
+        },
     }
 
 

@@ -27,6 +27,9 @@ USAGE_CHUNK_SITES = 512
 USAGE_CHUNK_CONDITIONS = 128
 USAGE_SHARD_SITES = 65_536
 TABLE_CHUNK = 65_536
+COUNTS_CHUNK = (1024, 256)
+COUNTS_SHARD = (4096, 1024)
+"""(sample, gene): square tiles, so that passes by genes and by samples both read whole chunks."""
 
 KIND_ACCEPTOR = 1
 KIND_DONOR = 2
@@ -106,6 +109,15 @@ class ArraySpec:
         """Decoded size in bytes (strings count 16 bytes each)."""
         itemsize = 16 if self.dtype == "string" else np.dtype(self.dtype).itemsize
         return int(np.prod(self.shape, dtype=np.int64)) * itemsize
+
+
+def counts_shard(n_samples: int, n_genes: int) -> tuple[int, int]:
+    """Shape of a shard of counts: whole chunks, no more than the matrix needs."""
+    fitting = (-(-n // chunk) * chunk for n, chunk in zip((n_samples, n_genes), COUNTS_CHUNK, strict=True))
+    height, width = (
+        min(most, max(chunk, n)) for most, chunk, n in zip(COUNTS_SHARD, COUNTS_CHUNK, fitting, strict=True)
+    )
+    return height, width
 
 
 def table_column(

@@ -61,9 +61,11 @@ class NamedViews(Mapping[str, View], Generic[View]):
 
 
 class Store:
-    """One store: ``genomes``, ``splits``, ``predictions`` by name."""
+    """One store: ``genomes``, ``splits``, ``predictions``, ``expression``, ``sample_splits``, ``normalized``, ``bins`` by name."""
 
     def __init__(self, root: StoreRoot) -> None:
+        from splicestore.expression import Expression, SampleSplit
+        from splicestore.normalized import Bins, Normalized
         from splicestore.predictions import Predictions
         from splicestore.splits import Split
 
@@ -71,6 +73,10 @@ class Store:
         self.genomes: NamedViews[Genome] = NamedViews(root, "genomes", Genome)
         self.splits: NamedViews[Split] = NamedViews(root, "splits", Split)
         self.predictions: NamedViews[Predictions] = NamedViews(root, "predictions", Predictions)
+        self.expression: NamedViews[Expression] = NamedViews(root, "expression", Expression)
+        self.sample_splits: NamedViews[SampleSplit] = NamedViews(root, "sample_splits", SampleSplit)
+        self.normalized: NamedViews[Normalized] = NamedViews(root, "normalized", Normalized)
+        self.bins: NamedViews[Bins] = NamedViews(root, "bins", Bins)
 
     @property
     def url(self) -> str:

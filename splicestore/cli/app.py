@@ -10,7 +10,19 @@ from collections.abc import Sequence
 
 import typer
 
-from splicestore.cli import estimate, export, finalise, ingest, inspect, learn, maintain, simulate, split, usage
+from splicestore.cli import (
+    estimate,
+    export,
+    finalise,
+    ingest,
+    inspect,
+    learn,
+    maintain,
+    normalize,
+    simulate,
+    split,
+    usage,
+)
 from splicestore.errors import SpliceStoreError
 
 app = typer.Typer(
@@ -26,6 +38,7 @@ app.command("simulate")(simulate.simulate)
 app.command("estimate")(estimate.estimate)
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(split.app, name="split")
+app.add_typer(normalize.app, name="normalize")
 app.command("train")(learn.train)
 app.command("evaluate")(learn.evaluate)
 app.command("predict")(learn.predict)

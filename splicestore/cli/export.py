@@ -56,3 +56,28 @@ def splicevo(
     for name, n in report.n_windows.items():
         print(f"{out}/{name}: {n:,} windows")
     print(f"{format_bytes(report.n_bytes)} written")
+
+
+@app.command("generain")
+def generain(
+    store: Annotated[str, STORE],
+    bins: Annotated[str, typer.Argument(metavar="BINS", help="Name of the bins.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")],
+    chunks: Annotated[int, typer.Option(min=1, help="Files that the samples are cut into.")] = 5,
+    embedding: Annotated[str, typer.Option(help="Stands in the files' names.")] = "splicestore",
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT.")] = False,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Write GeneRAIN's files: bins by chunks of samples, statistics and tokens of genes, the reference of new samples."""
+    from splicestore.export import export_generain
+    from splicestore.store import open_store
+
+    opened = open_store(store, storage_options=storage_options(storage_option))
+    report = export_generain(opened, bins, out, n_chunks=chunks, embedding=embedding, overwrite=overwrite)
+    if as_json:
+        print_json(report.document())
+        return
+    for name in report.files:
+        print(f"{out}/{name}")
+    print(f"{report.n_samples:,} samples, {report.n_genes:,} genes, {report.n_reference:,} reference values a gene")

@@ -1,4 +1,4 @@
-"""``ingest``: genomes with their annotation and usage."""
+"""``ingest``: genomes with their annotation and usage, and expression."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from splicestore.cli.output import (
 if TYPE_CHECKING:
     from splicestore.ingest.genomes import GenomeReport
 
-app = typer.Typer(help="Put genomes into a store.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Put genomes, usage and expression into a store.", no_args_is_help=True, rich_markup_mode=None)
 
 SHEET = typer.Argument(
     metavar="SHEET", help="TSV or CSV: sample, file, condition (or tissue, timepoint), optional format, convention."
@@ -41,7 +41,7 @@ _READ_TIME = (
 
 @app.callback()
 def group() -> None:
-    """Put genomes into a store."""
+    """Put genomes, usage and expression into a store."""
 
 
 def _refuse(name: str) -> typer.models.OptionInfo:
@@ -236,3 +236,76 @@ def usage(
     for reason, n in report.dropped.items():
         print(f"  {reason}: {n:,}")
     print(f"peak memory: {format_bytes(report.observed_peak_bytes)}")
+
+
+@app.command("expression")
+def expression(
+    store: Annotated[str, STORE],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the matrix.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="ARCHS4 h5, h5ad, TSV, CSV, GCT, featureCounts, htseq-count; paths or URLs."
+        ),
+    ],
+    where: Annotated[
+        list[str],
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="Only samples of which this holds; also != < <= > >= and ~ (contains). Repeatable: all.",
+        ),
+    ] = [],  # noqa: B006
+    series: Annotated[
+        str | None, typer.Option(metavar="GSE1,GSE2", help="Only samples of one of these GEO series.")
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only samples that mention this somewhere.")
+    ] = None,
+    genes_differ: Annotated[
+        str,
+        typer.Option(
+            help="error | union: files with other genes are refused, or what one lacks is marked as not measured."
+        ),
+    ] = "error",
+    layer: Annotated[str, typer.Option(help="Of h5ad files: X, raw/X or a layer.")] = "X",
+    max_memory: Annotated[str | None, MAX_MEMORY] = None,
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
+    scheduler: Annotated[str, SCHEDULER] = "sync",
+    profile: Annotated[str | None, PROFILE] = None,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Put raw counts of samples by genes into a store; files follow one another."""
+    from splicestore.ingest.expression import ExpressionOptions, ingest_expression
+    from splicestore.ingest.sample_selection import SampleSelection, split_series
+    from splicestore.memory import format_bytes
+    from splicestore.storage import StoreRoot
+
+    if genes_differ not in ("error", "union"):
+        raise typer.BadParameter(f"--genes-differ {genes_differ!r}: use error or union")
+    options = storage_options(storage_option)
+    run = ExpressionOptions(
+        selection=SampleSelection(tuple(where), tuple(split_series(series or "")), search),
+        genes_differ=genes_differ,  # type: ignore[arg-type]
+        layer=layer,
+        scheduler=scheduler,
+        max_memory=parse_size(max_memory, "--max-memory"),
+        storage_options=options,
+        profile=profile,
+        force=force,
+        steal=steal,
+    )
+    with progress_bar(as_json) as progress:
+        report = ingest_expression(StoreRoot(store, options), name, files, run, progress=progress)
+    if as_json:
+        print_json(report.document())
+        return
+    print_table(
+        ["expression", "status", "generation", "samples", "genes", "not selected", "empty samples", "repeated symbols"],
+        [[report.name, report.status, report.generation, report.n_samples, report.n_genes, report.n_not_selected,
+          report.n_samples_empty, report.n_symbols_repeated]],
+    )  # fmt: skip
+    print(
+        f"peak memory: projected {format_bytes(report.projected_peak_bytes)}, observed {format_bytes(report.observed_peak_bytes)}"
+    )

@@ -14,7 +14,7 @@ def info(
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Say what a store holds: genomes, conditions, splits, predictions."""
+    """Say what a store holds: genomes, conditions, splits, predictions, expression."""
     from splicestore.report import store_summary
     from splicestore.store import open_store
 
@@ -35,7 +35,8 @@ def info(
         ]
         for g, d in summary["genomes"].items()
     ]
-    print_table(["genome", "species", "bases", "contigs", "genes", "donors", "acceptors", "conditions"], rows)
+    if rows or not summary["expression"]:
+        print_table(["genome", "species", "bases", "contigs", "genes", "donors", "acceptors", "conditions"], rows)
     if summary["splits"]:
         print()
         subsets = ("train", "val", "test", "excluded")
@@ -52,6 +53,20 @@ def info(
             ["predictions", "genomes", "tasks"],
             [[p, ", ".join(d["genomes"]), len(d["tasks"])] for p, d in summary["predictions"].items()],
         )
+    _print_matrices(summary)
+
+
+def _print_matrices(summary: dict[str, Any]) -> None:
+    columns = {
+        "expression": ("samples", "genes"),
+        "normalized": ("expression", "samples", "genes", "bins", "tie_policy"),
+        "bins": ("expression", "normalized", "samples", "genes"),
+    }
+    for kind, names in columns.items():
+        if summary[kind]:
+            print()
+            rows = [[name, *(found[column] for column in names)] for name, found in summary[kind].items()]
+            print_table([kind, *(name.replace("_", " ") for name in names)], rows)
 
 
 def explain(

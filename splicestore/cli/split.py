@@ -1,4 +1,4 @@
-"""``split``: windows into train, val and test, closed under homology."""
+"""``split``: windows into train, val and test, closed under homology; samples, closed under shared studies."""
 
 from __future__ import annotations
 
@@ -127,3 +127,56 @@ def windows(
     for warning in document.get("warnings", []):
         typer.echo(f"warning: {warning}", err=True)
     print(f"split {name}, generation {document['generation']}; where is a gene? `splicestore explain {store} GENE`")
+
+
+@app.command("samples")
+def samples(
+    store: Annotated[str, STORE],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the split.")],
+    expression: Annotated[str, typer.Option(help="Name of the counts.")],
+    by: Annotated[
+        str, typer.Option(help="series | sample | a column of the sample table: samples with one label stay together.")
+    ] = "series",
+    test_fraction: Annotated[float, typer.Option(help="Share of components.")] = 0.1,
+    val_fraction: Annotated[float, typer.Option(help="Share of components.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the hashes.")] = 0,
+    allow_identical: Annotated[
+        bool,
+        typer.Option(
+            "--allow-identical", help="Let samples with the same counts fall into different subsets; they are counted."
+        ),
+    ] = False,
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Split the samples of a matrix of counts; studies that share a sample stay together, and so do identical samples."""
+    from splicestore.split.samples import SampleSplitOptions, split_samples
+    from splicestore.store import open_store
+
+    options = SampleSplitOptions(
+        by=by,
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        seed=seed,
+        join_identical=not allow_identical,
+        force=force,
+        steal=steal,
+    )
+    report = split_samples(
+        open_store(store, storage_options=storage_options(storage_option)), name, expression, options
+    )
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_json(report.document())
+        return
+    print_table(
+        ["split", "status", "generation", "train", "val", "test", "components"],
+        [[report.name, report.status, report.generation, *report.samples.values(), report.n_components]],
+    )
+    print(
+        f"largest component: {report.largest_component_fraction:.1%} of the samples; with the same counts as another: "
+        f"{report.n_identical:,}, across subsets {report.n_identical_across:,}"
+    )

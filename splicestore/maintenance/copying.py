@@ -31,7 +31,12 @@ from splicestore.storage.sealed import is_intact, parse_sealed
 OBJECTS_IN_FLIGHT = 16
 BYTES_IN_FLIGHT = 256 * 1024 * 1024
 """Objects are written whole, so each that is on its way is held whole; a single larger one goes alone."""
-_ORDER = {"usage": 0, "genomes": 1, "splits": 2, "predictions": 3}
+_ORDER = {
+    kind: place
+    for place, kind in enumerate(
+        ("usage", "genomes", "splits", "predictions", "expression", "sample_splits", "normalized", "bins")
+    )
+}
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

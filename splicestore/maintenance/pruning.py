@@ -6,7 +6,7 @@ rewritten as incomplete: an incomplete generation invites a run to resume it fro
 the manifest, the objects, array metadata and parts; the plan goes last, so that what a kill leaves still says what it was.
 The next prune takes it away.
 
-Order of generations: predictions, splits, usage, genomes. What pins goes before what it pins.
+Order of generations: bins, normalized, sample_splits, expression, predictions, splits, usage, genomes. What pins goes before what it pins.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ from splicestore.storage.lease import holder_is_dead
 from splicestore.storage.sealed import is_intact, parse_sealed
 
 DEFAULT_AGE = timedelta(days=30)
-_ORDER = {"predictions": 0, "splits": 1, "usage": 2, "genomes": 3}
+_ORDER = {
+    kind: place
+    for place, kind in enumerate(
+        ("bins", "normalized", "sample_splits", "expression", "predictions", "splits", "usage", "genomes")
+    )
+}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -231,7 +236,7 @@ def _decide(facts: _Facts, names: Sequence[str]) -> tuple[list[PruneItem], list[
 
 def _pins(facts: _Facts, base: str) -> list[str]:
     group, kind = facts.groups[base], base.split("/")[0]
-    if group.status == DAMAGED and kind in ("splits", "predictions"):
+    if group.status == DAMAGED and kind in ("splits", "predictions", "sample_splits", "normalized", "bins"):
         raise StoreError(f"cannot tell what {base} pins, nothing was removed: {group.error}")
     return pins_of(base.rsplit("/", 1)[0], group.attributes)
 

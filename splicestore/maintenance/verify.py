@@ -34,7 +34,12 @@ from splicestore.storage.publish import parent_documents
 from splicestore.storage.sealed import is_intact, parse_sealed
 
 # What pins comes before what it pins.
-_ORDER = {kind: place for place, kind in enumerate(("predictions", "splits", "usage", "genomes"))}
+_ORDER = {
+    kind: place
+    for place, kind in enumerate(
+        ("bins", "normalized", "sample_splits", "expression", "predictions", "splits", "usage", "genomes")
+    )
+}
 
 
 @dataclass

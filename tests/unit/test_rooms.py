@@ -27,13 +27,16 @@ ROOMS = {
     "windows": {"errors", "schema", "kernels", "genome"},
     "splits": {"genome", "opened", "schema", "storage"},
     "predictions": {"errors", "genome", "opened", "storage"},
-    "store": {"errors", "genome", "splits", "predictions", "storage"},
+    "expression": {"errors", "opened", "schema", "storage"},
+    "normalized": {"expression", "storage"},
+    "store": {"errors", "expression", "genome", "normalized", "splits", "predictions", "storage"},
 }
-VIEWS = {"genome", "windows", "splits", "predictions", "store"}
+VIEWS = {"genome", "windows", "splits", "predictions", "expression", "normalized", "store"}
 LOW = {"errors", "schema", "memory", "kernels", "storage", "cluster", "config"}
 SERVICES = {
     "ingest": LOW | {"readers"},
     "split": LOW | {"readers"} | VIEWS,
+    "normalize": LOW | {"readers"} | VIEWS,
     "stream": LOW | VIEWS,
     "train": LOW | {"models", "stream"} | VIEWS,
     "predict": LOW | {"models", "stream"} | VIEWS,

@@ -1,0 +1,6 @@
+"""``normalize``: edges of every gene's bins, fitted once and stored, and the bins of any samples by them."""
+
+from splicestore.normalize.apply import ApplyOptions, ApplyReport, apply_edges, bin_file
+from splicestore.normalize.fit import FitOptions, FitReport, fit_edges
+
+__all__ = ["ApplyOptions", "ApplyReport", "FitOptions", "FitReport", "apply_edges", "bin_file", "fit_edges"]
