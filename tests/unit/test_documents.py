@@ -81,6 +81,35 @@ def test_every_direct_dependency_is_in_the_lock_and_explained():
         assert name in page, name
 
 
+def stream_lines(by_case):
+    """The README's table of streams, spelled from the rows."""
+    warm, cold, peers = by_case["one process, warm"], by_case["one process, cold"], by_case["peers"]
+    memory, human, many = (
+        by_case[c] for c in ("memory limit", "first batch, a human-sized genome", "first batch, 1,000 genomes")
+    )
+    per_s, times = warm["figures"], warm["targets"]
+    s3 = by_case["S3 at 30 ms, consumer at 50,000 windows/s"]["targets"]["s3_over_local"]["value"]
+    entry = by_case["resume in an epoch"]["targets"]["slowest_entry_after_set_up"]["value"]
+
+    def value(row, name):
+        found = row["targets"].get(name, {}).get("value", row["figures"].get(name))
+        return f"{found:,.0f}x" if found >= 20 else f"{found:.1f}x" if found >= 2 else f"{found:.2f}x"
+
+    return [
+        f"| windows per second, usage of 8 conditions included | {per_s['tokens_windows_per_s']:,.0f} | {per_s['one_hot_windows_per_s']:,.0f} |",
+        f"| beside a bare copy of the same windows as float32 one-hot | {value(warm, 'tokens_over_memcpy')} | {value(warm, 'one_hot_over_memcpy')} |",
+        f"| SplicEvo's dataset ({times['splicevo_reaches_its_own_speed']['value']:.0f} windows/s) | {value(warm, 'tokens_over_splicevo')} | {value(warm, 'one_hot_over_splicevo')} |",
+        f"| whole batches out of a dense float32 file in memory (no usage) | {value(warm, 'tokens_over_gather_reused')} | {value(warm, 'one_hot_over_gather_reused')} |",
+        f"| the same from disk | {value(cold, 'tokens_over_gather_reused_wall')} | {value(cold, 'one_hot_over_gather_reused_wall')} |",
+        f"| the same where the file is 3.5 times the memory | {value(memory, 'tokens_over_limited_reads_wall')} | {value(memory, 'one_hot_over_dense_wall')} |",
+        f"| GenVarLoader (bases only), with its one-hot | {value(peers, 'tokens_over_genvarloader')} | {value(peers, 'one_hot_over_genvarloader_one_hot')} |",
+        f"| litdata, webdataset; ours read from the store anew | {value(peers, 'tokens_read_anew_over_litdata')}, {value(peers, 'tokens_read_anew_over_webdataset')} | |",
+        f"| S3 at 30 ms beside local disk, for a consumer of 50,000 windows/s | {s3:.2f} | |",
+        f"| first batch of a human-sized genome; of 1,000 genomes | {human['targets']['cold']['value']:.1f} s; {many['targets']['cold']['value']:.1f} s | |",
+        f"| entry at any step of 10^9 windows | {entry:.1f} s | |",
+    ]
+
+
 def test_numbers_in_the_readme_come_from_benchmark_rows():
     rows = [row for p in sorted((ROOT / "benchmarks" / "results").glob("*.json")) for row in json.loads(p.read_text())]
     assert all({"machine", "versions", "measured"} <= row.keys() for row in rows)
@@ -101,3 +130,5 @@ def test_numbers_in_the_readme_come_from_benchmark_rows():
     assert f"61,000 genes | {wall} | {peak} |" in readme
     usage = by_case["usage_join"]["targets"]["us_per_transcript_site_and_condition"]["value"]
     assert f"| {usage:.1f} us of CPU |" in readme
+    for line in stream_lines(by_case):
+        assert line in readme, line
