@@ -191,12 +191,16 @@ class Expression(SampleGeneMatrix):
 
     def measured(self, samples: slice, genes: slice = slice(None)) -> NDArray[np.bool_]:
         """(sample, gene) whether the sample's file has the gene at all."""
-        return np.asarray(self._file_has_gene[self.array("sample_file")[samples]][:, genes])
+        return np.asarray(self._file_has_gene[self._sample_file[samples]][:, genes])
 
     def count_measured(self, rows: NDArray[np.int64], genes: slice) -> NDArray[np.int64]:
         """How many of some samples are of files that have each gene: (gene,)."""
-        per_file = np.bincount(self.array("sample_file")[rows], minlength=len(self._file_has_gene))
+        per_file = np.bincount(self._sample_file[rows], minlength=len(self._file_has_gene))
         return np.asarray(per_file @ self._file_has_gene[:, genes].astype(np.int64))
+
+    @cached_property
+    def _sample_file(self) -> NDArray[np.uint16]:
+        return self.array("sample_file")
 
     @cached_property
     def _file_has_gene(self) -> NDArray[np.bool_]:

@@ -30,6 +30,7 @@ from splicestore.schema import (
     COUNTS_CHUNK,
     COUNTS_SHARD,
     ArraySpec,
+    InputDigest,
     LedgerRow,
     Plan,
     check_name,
@@ -94,6 +95,7 @@ class _InputFile:
     """One file: the samples taken of it, and where its genes lie in the matrix."""
 
     url: str
+    digest: InputDigest
     head: CountsHead
     rows: NDArray[np.int64]
     """(n,) samples of the file, ascending."""
@@ -134,9 +136,21 @@ def ingest_expression(
         If another process is writing this name.
     """
     check_name(name, "expression")
-    options = options or ExpressionOptions()
     if not urls:
         raise InputError("no file of counts was given")
+    try:
+        return _ingest(root, name, urls, options or ExpressionOptions(), progress)
+    finally:
+        _opened.cache_clear()
+
+
+def _ingest(
+    root: StoreRoot,
+    name: str,
+    urls: Sequence[str],
+    options: ExpressionOptions,
+    progress: Callable[[str, int, int], None] | None,
+) -> ExpressionReport:
     heads = [_read_head(url, options) for url in urls]
     genes = _join_genes(heads, options.genes_differ)
     files = [_input_file(head, genes, options) for head in heads]
@@ -175,26 +189,29 @@ def ingest_expression(
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(url: str, layer: str, storage_options: tuple[tuple[str, Any], ...]) -> CountsSource:
-    # Kept between the partitions that a process writes: a table of text is parsed once.
+def _opened(url: str, sha256: str, layer: str, storage_options: tuple[tuple[str, Any], ...]) -> CountsSource:
+    # Kept between the partitions that a process writes, so that a table of text is parsed once; by content, so that a
+    # worker that lives on does not serve a file that has changed since.
     return open_counts(url, layer=layer, storage_options=dict(storage_options))
 
 
-def _open(url: str, options: ExpressionOptions) -> CountsSource:
-    return _opened(url, options.layer, tuple(sorted(options.storage_options.items())))
+def _open(url: str, digest: InputDigest, options: ExpressionOptions) -> CountsSource:
+    return _opened(url, digest.sha256, options.layer, tuple(sorted(options.storage_options.items())))
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
     url: str
+    digest: InputDigest
     head: CountsHead
     gene_step: int
     is_table: bool
 
 
 def _read_head(url: str, options: ExpressionOptions) -> _Opened:
-    source = _open(url, options)
-    return _Opened(url, source.head, source.gene_step, type(source).__name__ == "CountTable")
+    digest = digest_input(url, "counts", storage_options=dict(options.storage_options))
+    source = _open(url, digest, options)
+    return _Opened(url, digest, source.head, source.gene_step, type(source).__name__ == "CountTable")
 
 
 def _join_genes(opened: Sequence[_Opened], differ: GenesDiffer) -> CountsHead:
@@ -231,7 +248,7 @@ def _input_file(opened: _Opened, genes: CountsHead, options: ExpressionOptions) 
         gene_of = np.array([place.get(gene, -1) for gene in genes.gene_id], dtype=np.int64)
     rows = select_samples(opened.url, head.sample_id, head.sample_columns, options.selection)
     n_bytes = 4 * len(head.sample_id) * len(head.gene_id) if opened.is_table else 0
-    return _InputFile(opened.url, head, rows, gene_of, opened.gene_step, opened.is_table, n_bytes)
+    return _InputFile(opened.url, opened.digest, head, rows, gene_of, opened.gene_step, opened.is_table, n_bytes)
 
 
 def _n_samples(files: Sequence[_InputFile]) -> int:
@@ -259,11 +276,10 @@ def _publication(
     root: StoreRoot, name: str, files: Sequence[_InputFile], genes: CountsHead, options: ExpressionOptions
 ) -> Publication:
     n_samples, n_genes = _n_samples(files), len(genes.gene_id)
-    access = dict(options.storage_options)
     plan = Plan(
         kind="expression",
         encoder=EXPRESSION_ENCODER,
-        inputs=tuple(digest_input(file.url, "counts", storage_options=access) for file in files),
+        inputs=tuple(file.digest for file in files),
         parents={},
         options={
             "where": list(options.selection.where),
@@ -375,6 +391,7 @@ class _Piece:
     """Samples of one file in one partition."""
 
     url: str
+    digest: InputDigest
     rows: NDArray[np.int64]
     gene_of: NDArray[np.int64] | None
 
@@ -427,7 +444,7 @@ def _rows_tasks(
             begin = end - len(file.rows)
             rows = file.rows[max(0, first - begin) : max(0, min(last, end) - begin)]
             if len(rows):
-                pieces.append(_Piece(file.url, rows, file.gene_of))
+                pieces.append(_Piece(file.url, file.digest, rows, file.gene_of))
         step = max(file.gene_step for file in files)
         yield _RowsTask(publication.place(name, arrays), first, tuple(pieces), n_genes, step, width, options)
 
@@ -477,7 +494,7 @@ def _fill(task: _RowsTask, first_gene: int, last_gene: int, out: Counts) -> None
     for piece in task.pieces:
         rows = slice(row, row + len(piece.rows))
         row += len(piece.rows)
-        source = _open(piece.url, task.options)
+        source = _open(piece.url, piece.digest, task.options)
         if piece.gene_of is None:
             out[rows] = source.read(piece.rows, first_gene, last_gene)
             continue

@@ -171,8 +171,10 @@ class _RowsTask:
     place: PartitionPlace
     fitted: Normalized
     counts: Expression
-    wanted: NDArray[np.int64]
-    gene_of: NDArray[np.int64]
+    wanted: NDArray[np.int32]
+    """(gene,) its edges."""
+    gene_of: NDArray[np.int32]
+    """(gene,) its counts, -1 where there are none."""
     first: int
     last: int
 
@@ -206,8 +208,10 @@ def _write_rows_of_shards(
     options: ApplyOptions,
     progress: Callable[[str, int, int], None] | None,
 ) -> int:
+    # Narrow, because every task carries them.
+    genes = wanted.astype(np.int32), gene_of.astype(np.int32)
     tasks = [
-        _RowsTask(publication.place(part, ["bins"]), fitted, counts, wanted, gene_of, first, last)
+        _RowsTask(publication.place(part, ["bins"]), fitted, counts, *genes, first, last)
         for part, first, last in row_parts(counts.n_samples)
         if not publication.has_part(part)
     ]

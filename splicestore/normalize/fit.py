@@ -225,12 +225,17 @@ class _BandTask:
 
     place: PartitionPlace
     counts: Expression
-    rows: NDArray[np.int64]
+    is_fitted: NDArray[np.uint8]
+    """One bit a sample: hundreds of tasks carry it, of a million samples perhaps."""
     first: int
     last: int
     band: int
     n_bins: int
     tie_policy: TiePolicy
+
+    def rows(self) -> NDArray[np.int64]:
+        """Samples that are fitted to."""
+        return np.flatnonzero(np.unpackbits(self.is_fitted, count=self.counts.n_samples))
 
 
 def projected_fit_bytes(n_samples: int, band: int, n_bins: int) -> int:
@@ -257,8 +262,13 @@ def _write_bands(
     progress: Callable[[str, int, int], None] | None,
 ) -> int:
     arrays = ["edges", *(name for name, _ in _STATISTICS)]
+    is_fitted = np.zeros(counts.n_samples, dtype=bool)
+    is_fitted[rows] = True
+    packed = np.packbits(is_fitted)
     tasks = [
-        _BandTask(publication.place(part, arrays), counts, rows, first, last, band, options.n_bins, options.tie_policy)
+        _BandTask(
+            publication.place(part, arrays), counts, packed, first, last, band, options.n_bins, options.tie_policy
+        )
         for part, first, last in gene_parts(counts.n_genes)
         if not publication.has_part(part)
     ]
@@ -273,12 +283,12 @@ def _write_bands(
 
 def _fit_band(task: _BandTask) -> int:
     """Fit a task's genes band by band and write their edges; return this process's peak, in bytes."""
-    n_genes = task.last - task.first
+    n_genes, rows = task.last - task.first, task.rows()
     edges = np.empty((n_genes, n_edges(task.n_bins)), dtype=np.float32)
     n_positive, mean, std = np.zeros(n_genes, dtype=np.int64), np.zeros(n_genes), np.zeros(n_genes)
     for first in range(task.first, task.last, task.band):
         last = min(task.last, first + task.band)
-        scores, n_found, n_measured = _positive_scores(task, first, last)
+        scores, n_found, n_measured = _positive_scores(task.counts, rows, first, last)
         for g in range(last - first):
             row, ordered = first - task.first + g, scores[g, : n_found[g]]
             ordered.sort()
@@ -295,14 +305,14 @@ def _fit_band(task: _BandTask) -> int:
 
 
 def _positive_scores(
-    task: _BandTask, first: int, last: int
+    counts: Expression, rows: NDArray[np.int64], first: int, last: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """Collect the positive scores of genes ``[first, last)``, how many there are, and how many samples measured the gene."""
-    scores = np.empty((last - first, len(task.rows)), dtype=np.float32)
+    scores = np.empty((last - first, len(rows)), dtype=np.float32)
     n_found, n_measured = np.zeros(last - first, dtype=np.int64), np.zeros(last - first, dtype=np.int64)
-    for tile, rows in sample_tiles(task.counts, task.rows, slice(first, last)):
-        gather_positive_scores(tile, task.counts.sample_total[rows], n_found, scores)
-        n_measured += task.counts.count_measured(rows, slice(first, last))
+    for tile, some in sample_tiles(counts, rows, slice(first, last)):
+        gather_positive_scores(tile, counts.sample_total[some], n_found, scores)
+        n_measured += counts.count_measured(some, slice(first, last))
     return scores, n_found, n_measured
 
 

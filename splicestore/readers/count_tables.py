@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from splicestore.errors import InputError
-from splicestore.readers.counts import SUMMARY_PREFIX, Counts, CountsHead, as_counts, check_head
+from splicestore.readers.counts import Counts, CountsHead, as_counts, check_head, is_summary_row
 from splicestore.schema import LedgerRow
 from splicestore.storage import open_input
 
@@ -55,7 +55,7 @@ class CountTable:
         samples = [layout.names[c] for c in layout.count_columns]
         for frame in _frames(url, layout, storage_options):
             frame_ids = frame.iloc[:, layout.id_column].astype(str).to_numpy()
-            is_gene = np.array([not name.startswith(SUMMARY_PREFIX) for name in frame_ids], dtype=bool)
+            is_gene = np.array([not is_summary_row(name) for name in frame_ids], dtype=bool)
             values = frame.iloc[:, list(layout.count_columns)].to_numpy()[is_gene]
             ledger += [
                 LedgerRow("gene", name, "summary_row", "a line of htseq-count about reads, not a gene")

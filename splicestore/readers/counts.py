@@ -17,8 +17,12 @@ Counts = NDArray[np.uint32]
 """(sample, gene)."""
 
 MAX_COUNT = 2**32 - 1
-SUMMARY_PREFIX = "__"
-"""htseq-count ends its tables with rows such as ``__no_feature``."""
+_SUMMARY_ROWS = {"no_feature", "ambiguous", "too_low_aQual", "not_aligned", "alignment_not_unique"}
+
+
+def is_summary_row(name: str) -> bool:
+    """Whether a row of a table is htseq-count's about reads, not a gene: ``__no_feature``, in old versions ``no_feature``."""
+    return name.startswith("__") or name in _SUMMARY_ROWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +18,12 @@ from splicestore.normalize import ApplyOptions, FitOptions, apply_edges, bin_fil
 from splicestore.normalize import fit as fit_module
 from splicestore.normalize.quality import SampleQuality
 from splicestore.storage import StoreRoot
+from tests.servers.static import static_server
 from tests.service.study import splicestore
 from tests.unit.expression.files import random_counts, write_archs4, write_h5ad, write_table
 from tests.unit.expression.test_binning import BINS, COUNTS
+
+pytest_plugins = ["tests.servers.fixtures"]
 
 N_SAMPLES, N_GENES, N_BINS = 5000, 600, 40
 SYMBOLS = [f"S{i % 590}" for i in range(N_GENES)]
@@ -329,6 +334,15 @@ def test_files_follow_one_another_and_may_differ_in_genes_only_if_asked(tmp_path
         ingest_expression(root, "twice", [str(first), str(first)])
 
 
+def test_a_file_that_was_corrected_is_read_anew(tmp_path):
+    counts, genes, samples = random_counts(2, 4, 9), [f"g{i}" for i in range(9)], list("abcd")
+    root = StoreRoot(str(tmp_path / "store"))
+    first = ingest_expression(root, "x", [str(write_table(tmp_path / "a.tsv", counts, genes, samples))])
+    second = ingest_expression(root, "x", [str(write_table(tmp_path / "a.tsv", counts + 1, genes, samples))])
+    assert second.generation != first.generation
+    np.testing.assert_array_equal(ss.open_store(root.url).expression["x"].read(slice(None)), counts + 1)
+
+
 def test_a_job_that_needs_more_than_allowed_is_refused(tmp_path, archs4):
     with pytest.raises(PlanError, match=r"needs up to .* --max-memory allows 1\.0 MiB"):
         ingest_expression(StoreRoot(str(tmp_path / "s")), "x", [archs4], ExpressionOptions(max_memory=2**20))
@@ -349,3 +363,49 @@ def test_real_counts_of_ovarian_tumours(tmp_path, data_dir):
     opened = ss.open_store(store)
     counts = opened.expression["ov"].read(slice(None))
     np.testing.assert_array_equal(opened.bins["ov"].read(slice(None)), slow_bins(counts, 100))
+
+
+def test_real_counts_of_yeast_replicates(tmp_path, data_dir):
+    for group in ("WT", "Snf2"):
+        with tarfile.open(data_dir / "expression" / f"yeast48.{group}_countdata.tar.gz") as archive:
+            archive.extractall(tmp_path / group, filter="data")
+    files = sorted(str(path) for path in tmp_path.rglob("*.gbgout"))
+    assert len(files) == 96
+    root = StoreRoot(str(tmp_path / "store"))
+    report = ingest_expression(root, "yeast", files)
+    assert (report.n_samples, report.n_genes) == (96, 7126)
+    view = ss.open_store(root.url).expression["yeast"]
+    assert view.ledger["reason"].value_counts().to_dict() == {"summary_row": 5 * 96}
+    row = view.sample_row("WT_rep01_MID39_allLanes_tophat2.0.5.bam.gbgout")
+    lines = next(f for f in files if "WT_rep01_" in f)
+    expected = dict(line.split("\t") for line in Path(lines).read_text().splitlines())
+    counts = view.read(slice(row, row + 1))[0]
+    assert {gene: int(expected[gene]) for gene in view.gene_ids} == dict(
+        zip(view.gene_ids, counts.tolist(), strict=True)
+    )
+    # Every sample has more than a million reads and 2,000 genes: the usual bounds keep all of them.
+    fitted = fit_edges(ss.open_store(root.url), "yeast", "yeast", FitOptions(n_bins=20))
+    assert (fitted.n_samples_fitted, fitted.dropped) == (96, {})
+    apply_edges(ss.open_store(root.url), "yeast", "yeast")
+    everything = view.read(slice(None))
+    bins = ss.open_store(root.url).bins["yeast"].read(slice(None))
+    np.testing.assert_array_equal(bins, slow_bins(everything, 20))
+
+
+def test_a_file_on_the_web_and_a_store_in_a_bucket(tmp_path, archs4, counts, s3, s3_bucket):
+    with static_server(Path(archs4).parent) as url:
+        options = s3.storage_options()
+        root = StoreRoot(f"s3://{s3_bucket}/store", options)
+        here = StoreRoot(str(tmp_path / "store"))
+        for target in (root, here):
+            selection = SampleSelection(series=("GSE3", "GSE4", "GSE90"))
+            ingest_expression(target, "web", [f"{url}/human.h5"], ExpressionOptions(selection=selection))
+    remote = ss.open_store(root.url, storage_options=options)
+    fit_edges(remote, "n", "web", FitOptions(n_bins=5, quality=EVERYTHING))
+    apply_edges(ss.open_store(root.url, storage_options=options), "n", "n")
+    found = ss.open_store(root.url, storage_options=options)
+    rows = [int(name.removeprefix("GSM")) for name in found.expression["web"].sample_ids]
+    np.testing.assert_array_equal(found.expression["web"].read(slice(None)), counts[rows])
+    assert found.expression["web"].generation == ss.open_store(here.url).expression["web"].generation
+    kept = np.flatnonzero(found.normalized["n"].gene_is_kept)
+    np.testing.assert_array_equal(found.bins["n"].read(slice(None)), slow_bins(counts[rows], 5)[:, kept])

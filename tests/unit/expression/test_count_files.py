@@ -105,6 +105,10 @@ def test_two_columns_of_htseq_are_one_sample_without_its_summary(tmp_path):
         ("__ambiguous", "summary_row"),
     ]
     assert open_counts(str(path)).read(np.arange(1), 0, 2).tolist() == [[5, 0]]
+    path.write_text(
+        "YAL001C\t5\nno_feature\t100\nambiguous\t7\ntoo_low_aQual\t0\nnot_aligned\t1\nalignment_not_unique\t2\n"
+    )
+    assert open_counts(str(path)).head.gene_id == ("YAL001C",)
 
 
 @pytest.mark.parametrize(
