@@ -193,6 +193,11 @@ class Expression(SampleGeneMatrix):
         """(sample, gene) whether the sample's file has the gene at all."""
         return np.asarray(self._file_has_gene[self._sample_file[samples]][:, genes])
 
+    @cached_property
+    def is_measured_throughout(self) -> bool:
+        """Whether every file has every gene."""
+        return bool(self._file_has_gene.all())
+
     def count_measured(self, rows: NDArray[np.int64], genes: slice) -> NDArray[np.int64]:
         """How many of some samples are of files that have each gene: (gene,)."""
         per_file = np.bincount(self._sample_file[rows], minlength=len(self._file_has_gene))

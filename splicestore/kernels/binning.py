@@ -28,6 +28,7 @@ MIN_BINS, MAX_BINS = 3, 65_535
 
 _TABLED = 512
 """Counts below this have their score computed once a sample: most counts are small, and a logarithm takes 20 ns."""
+_GENES_AT_ONCE = 16
 
 
 def n_edges(n_bins: int) -> int:
@@ -68,32 +69,26 @@ def _gather_positive(counts, scale, n_found, out):  # type: ignore[no-untyped-de
 
 @njit(cache=True, nogil=True)
 def _count_edges(edges, score, is_max):  # type: ignore[no-untyped-def]
-    """Edges at or below a score (``max``) or below it (``min``)."""
-    low, high = np.uint64(0), np.uint64(len(edges))
-    while low < high:
-        middle = (low + high) >> np.uint64(1)
-        if edges[middle] < score or (is_max and edges[middle] == score):
-            low = middle + np.uint64(1)
-        else:
-            high = middle
-    return low
+    """Edges at or below a score (``max``) or below it (``min``); without branches that depend on the values."""
+    base, left = np.uint64(0), np.uint64(len(edges))
+    while left > np.uint64(1):
+        half = left >> np.uint64(1)
+        edge = edges[base + half - np.uint64(1)]
+        base = base + half if (edge < score) | (is_max & (edge == score)) else base
+        left -= half
+    return base + np.uint64((edges[base] < score) | (is_max & (edges[base] == score)))
 
 
 @njit(cache=True, nogil=True)
-def _bin_rows(counts, scale, edges, is_max, out):  # type: ignore[no-untyped-def]
-    table = np.empty(_TABLED, dtype=np.float32)
-    n_tabled = min(_TABLED, counts.shape[1])
-    for s in range(counts.shape[0]):
-        for count in range(n_tabled):
-            table[count] = _score_of(count, scale[s])
-        for g in range(counts.shape[1]):
-            count = counts[s, g]
-            if count == 0:
-                out[s, g] = 1
-                continue
-            score = table[count] if count < n_tabled else _score_of(count, scale[s])
-            # A score of zero needs a count that the total drowns; it is treated as what it rounds to.
-            out[s, g] = 2 + _count_edges(edges[g], score, is_max) if score > 0 else 1
+def _look_up(scores, edges, is_max, out):  # type: ignore[no-untyped-def]
+    # A few genes at a time, all samples: their edges (8 kB a gene) stay in the cache.
+    for first in range(0, scores.shape[1], _GENES_AT_ONCE):
+        last = min(scores.shape[1], first + _GENES_AT_ONCE)
+        for s in range(scores.shape[0]):
+            for g in range(first, last):
+                score = scores[s, g]
+                # A count that its total drowns scores 0, and is treated as what it rounds to.
+                out[s, g] = 2 + _count_edges(edges[g], score, is_max) if score > 0 else 1
 
 
 def scales(totals: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -180,5 +175,5 @@ def bin_counts(
         1 for zeros, 2..n_bins for positives; below all edges 2, above all ``n_bins``.
     """
     out = np.empty(counts.shape, dtype=np.uint16)
-    _bin_rows(counts, scales(totals), edges, tie_policy == "max", out)
+    _look_up(score_counts(counts, totals), edges, tie_policy == "max", out)
     return out
