@@ -77,8 +77,10 @@ def rebuild_catalog(root: StoreRoot) -> dict[str, Any]:
 def list_pointers(root: StoreRoot) -> dict[str, Any]:
     """Make a catalogue from a listing, in memory."""
     catalog = _empty()
-    paths = [f"{kind}/{name}" for kind in KINDS for name in _names(root, kind)]
-    for kind in NESTED_KINDS:
+    # Most stores have few of the kinds, and a listing of nothing costs as much as one of a thousand names.
+    present = set(root.children(""))
+    paths = [f"{kind}/{name}" for kind in KINDS if kind in present for name in _names(root, kind)]
+    for kind in (kind for kind in NESTED_KINDS if kind in present):
         paths += [f"{kind}/{outer}/{name}" for outer in _names(root, kind) for name in _names(root, f"{kind}/{outer}")]
     for path, pointer in zip(paths, root.gather(lambda path: read_pointer(root, path), paths), strict=True):
         if pointer is not None:
