@@ -29,6 +29,8 @@ MIN_BINS, MAX_BINS = 3, 65_535
 _TABLED = 512
 """Counts below this have their score computed once a sample: most counts are small, and a logarithm takes 20 ns."""
 _GENES_AT_ONCE = 16
+_CELLS = 2048
+"""Equally wide cells over the edges of a gene: a score is looked up among the edges of its cell, one of 2,000 bins on average."""
 
 
 def n_edges(n_bins: int) -> int:
@@ -68,27 +70,63 @@ def _gather_positive(counts, scale, n_found, out):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True)
-def _count_edges(edges, score, is_max):  # type: ignore[no-untyped-def]
-    """Edges at or below a score (``max``) or below it (``min``); without branches that depend on the values."""
-    base, left = np.uint64(0), np.uint64(len(edges))
-    while left > np.uint64(1):
-        half = left >> np.uint64(1)
-        edge = edges[base + half - np.uint64(1)]
-        base = base + half if (edge < score) | (is_max & (edge == score)) else base
-        left -= half
-    return base + np.uint64((edges[base] < score) | (is_max & (edges[base] == score)))
+def _make_grid(edges, starts):  # type: ignore[no-untyped-def]
+    """Count the edges before each of equally wide cells; returns how many are finite, the lowest, and cells per unit of score."""
+    n_cells = len(starts) - 1
+    n_finite = np.searchsorted(edges, np.float32(np.inf))
+    if n_finite == 0:
+        return 0, np.float32(0), np.float32(0)
+    low, high = edges[0], edges[n_finite - 1]
+    per_unit = np.float32(n_cells) / (high - low) if high > low else np.float32(0)
+    starts[:] = 0
+    for k in range(n_finite):
+        starts[_cell_of(edges[k], low, per_unit, n_cells) + 1] += 1
+    for cell in range(n_cells):
+        starts[cell + 1] += starts[cell]
+    return n_finite, low, per_unit
+
+
+@njit(cache=True, nogil=True)
+def _cell_of(score, low, per_unit, n_cells):  # type: ignore[no-untyped-def]
+    # Rounded, but never falling with the score: an edge in an earlier cell is below it, one in a later cell above.
+    place = (score - low) * per_unit
+    return np.int64(place) if place < n_cells else n_cells - 1
+
+
+@njit(cache=True, nogil=True)
+def _count_edges(edges, first, last, score, is_max):  # type: ignore[no-untyped-def]
+    """Edges at or below a score (``max``) or below it (``min``), where it is known to be from ``first`` to ``last``."""
+    while first < last:
+        middle = (first + last) >> 1
+        if edges[middle] < score or (is_max and edges[middle] == score):
+            first = middle + 1
+        else:
+            last = middle
+    return first
 
 
 @njit(cache=True, nogil=True)
 def _look_up(scores, edges, is_max, out):  # type: ignore[no-untyped-def]
-    # A few genes at a time, all samples: their edges (8 kB a gene) stay in the cache.
-    for first in range(0, scores.shape[1], _GENES_AT_ONCE):
-        last = min(scores.shape[1], first + _GENES_AT_ONCE)
+    n_genes, starts = scores.shape[1], np.zeros((_GENES_AT_ONCE, _CELLS + 1), dtype=np.int32)
+    n_finite, low = np.zeros(_GENES_AT_ONCE, dtype=np.int64), np.zeros(_GENES_AT_ONCE, dtype=np.float32)
+    per_unit = np.zeros(_GENES_AT_ONCE, dtype=np.float32)
+    # A few genes at a time, all samples: their edges and grids (16 kB a gene) stay in the cache.
+    for first in range(0, n_genes, _GENES_AT_ONCE):
+        last = min(n_genes, first + _GENES_AT_ONCE)
+        for g in range(last - first):
+            n_finite[g], low[g], per_unit[g] = _make_grid(edges[first + g], starts[g])
         for s in range(scores.shape[0]):
-            for g in range(first, last):
-                score = scores[s, g]
+            for g in range(last - first):
+                score = scores[s, first + g]
                 # A count that its total drowns scores 0, and is treated as what it rounds to.
-                out[s, g] = 2 + _count_edges(edges[g], score, is_max) if score > 0 else 1
+                if score <= 0:
+                    out[s, first + g] = 1
+                elif n_finite[g] == 0 or score < low[g]:
+                    out[s, first + g] = 2
+                else:
+                    cell = _cell_of(score, low[g], per_unit[g], _CELLS)
+                    row, begin, end = edges[first + g], starts[g, cell], starts[g, cell + 1]
+                    out[s, first + g] = 2 + _count_edges(row, begin, end, score, is_max)
 
 
 def scales(totals: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -145,6 +145,28 @@ def test_edges_depend_on_the_values_alone_not_on_order_or_parts(seed, n_bins, sp
             assert positive.min() >= 2
 
 
+@given(
+    values=st.lists(st.floats(2.0**-30, 7, width=32), min_size=1, max_size=40),
+    n_inf=st.integers(0, 3),
+    n_same=st.integers(0, 5),
+    tie_policy=st.sampled_from(["max", "min"]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=300)
+def test_values_are_looked_up_among_any_edges(values, n_inf, n_same, tie_policy, seed):
+    """Edges as close as floats can be, equal, infinite; scores on them, between and beyond."""
+    rng = np.random.default_rng(seed)
+    counts = np.concatenate((rng.integers(0, 5, 40), rng.integers(0, 10**9, 40))).astype(np.uint32)[:, None]
+    totals = 10 ** rng.integers(1, 15, 80)
+    scores = score_counts(counts, totals)[:, 0]
+    near = np.nextafter(scores[scores > 0][:5], np.float32(np.inf))
+    edges = np.sort(np.concatenate((np.float32(values), scores[scores > 0][:n_same], near))).astype(np.float32)
+    edges = np.concatenate((edges, np.full(n_inf, np.inf, dtype=np.float32)))
+    found = bin_counts(counts, totals, edges[None], tie_policy)[:, 0]
+    expected = 2 + np.searchsorted(edges, scores, side="right" if tie_policy == "max" else "left")
+    np.testing.assert_array_equal(found, np.where(scores > 0, expected, 1))
+
+
 def test_new_values_beyond_the_fitted_ones():
     counts = np.array([[5], [6], [7], [8]], dtype=np.uint32)
     totals = np.full(4, 1000)
