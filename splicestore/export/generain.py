@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -80,6 +79,7 @@ def export_generain(
     if len(set(symbols)) < len(symbols):
         raise ConfigError(f"bins {bins}: two genes have one symbol; apply the edges without --all-genes")
     rows = np.flatnonzero(fitted.array("sample_is_fitted"))
+    genes = np.flatnonzero(fitted.gene_is_kept | view.attributes["options"]["all_genes"])
     name, total = bins, fitted.n_bins
     with output_folder(out, overwrite=overwrite) as output:
         files = _write_bins(output, view, rows, n_chunks, f"{name}_bin_tot{total}_final_{embedding}")
@@ -88,7 +88,7 @@ def export_generain(
         tokens = {symbol: FIRST_TOKEN + i for i, symbol in enumerate(symbols)}
         output.write_text(f"{name}_gene_to_idx.json", json.dumps(tokens, indent=1))
         reference = f"{name}_bin_tot{total}_{embedding}_{REFERENCE_SHARE}_subsampled"
-        n_reference = _write_reference(output, counts, rows, _rows_of(counts.gene_ids, view.gene_ids), reference)
+        n_reference = _write_reference(output, counts, rows, genes, reference)
         output.write_text(f"{reference}.gene_symbols.txt", "".join(f"{symbol}\n" for symbol in symbols))
     written = (*files, statistics, f"{name}_gene_to_idx.json", f"{reference}.npy", f"{reference}.gene_symbols.txt")
     return GeneRainReport(out, len(rows), len(symbols), n_reference, written)
@@ -120,11 +120,6 @@ def _gene_statistics(fitted: Normalized) -> str:
     writer.writerow(["gene_symbol", "gene_mean", "gene_std", "max_mean_nondup"])
     writer.writerows(zip(symbols, map(repr, mean), map(repr, std), fitted.gene_is_kept.tolist(), strict=True))
     return text.getvalue()
-
-
-def _rows_of(known: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
-    place = {gene: row for row, gene in reversed(list(enumerate(known)))}
-    return np.array([place[gene] for gene in wanted], dtype=np.int64)
 
 
 def _write_reference(

@@ -66,21 +66,37 @@ class ApplyReport:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def match_genes(wanted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    """Find genes by id; where that finds none at all, without the versions that Ensembl appends.
+def match_genes(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Find the genes of edges in other counts: by id, and those not found so without the versions that Ensembl appends.
+
+    An id may stand several times, where a file has symbols only. If it stands as often on both sides, the first is the first and
+    the second the second; if once among ``known``, all are that one; else nobody can say which is meant, and it is missing.
 
     Returns
     -------
-    row : (wanted,) int64
+    row : (fitted,) int64
         Into ``known``, -1 where it is missing.
     """
-    rows = _rows(wanted, known)
-    return rows if (rows >= 0).any() else _rows([_bare(name) for name in wanted], [_bare(name) for name in known])
+    rows = _rows(fitted, known)
+    bare = _rows([_bare(name) for name in fitted], [_bare(name) for name in known])
+    return np.where(rows >= 0, rows, bare)
 
 
-def _rows(wanted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    place = {name: row for row, name in reversed(list(enumerate(known)))}
-    return np.array([place.get(name, -1) for name in wanted], dtype=np.int64)
+def _rows(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    ours, theirs = _places(fitted), _places(known)
+    found = np.full(len(fitted), -1, dtype=np.int64)
+    for name, rows in ours.items():
+        places = theirs.get(name, [])
+        if len(places) in (1, len(rows)):
+            found[rows] = places
+    return found
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        places.setdefault(name, []).append(row)
+    return places
 
 
 def _bare(name: str) -> str:
@@ -122,7 +138,7 @@ def apply_edges(
     else:
         counts = store.expression[options.expression]
     wanted = np.flatnonzero(fitted.gene_is_kept | options.all_genes)
-    gene_of = match_genes([fitted.gene_ids[g] for g in wanted.tolist()], counts.gene_ids)
+    gene_of = match_genes(fitted.gene_ids, counts.gene_ids)[wanted]
     if not (gene_of >= 0).any():
         raise InputError(
             f"expression {counts.name} has none of the {len(wanted):,} genes of {edges}: other ids, or another species?"
@@ -350,7 +366,7 @@ def bin_file(
         source.close()
     wanted = np.flatnonzero(fitted.gene_is_kept | all_genes)
     names = [fitted.gene_ids[g] for g in wanted.tolist()]
-    gene_of = match_genes(names, genes)
+    gene_of = match_genes(fitted.gene_ids, genes)[wanted]
     known = np.flatnonzero(gene_of >= 0)
     if not len(known):
         raise InputError(

@@ -16,6 +16,7 @@ from splicestore.ingest.sample_selection import SampleSelection
 from splicestore.kernels.binning import score_counts
 from splicestore.normalize import ApplyOptions, FitOptions, apply_edges, bin_file, fit_edges
 from splicestore.normalize import fit as fit_module
+from splicestore.normalize.apply import match_genes
 from splicestore.normalize.quality import SampleQuality
 from splicestore.storage import StoreRoot
 from tests.servers.static import static_server
@@ -117,6 +118,45 @@ def test_statistics_of_genes(store, counts):
     np.testing.assert_array_equal(genes["is_kept"][:10], pairs)
     np.testing.assert_array_equal(genes["is_kept"][590:], ~pairs)
     assert store.normalized["all"].edges(17, 19).tolist() == [[np.inf] * (N_BINS - 2)] * 2
+
+
+def test_symbols_that_are_all_a_file_has_and_stand_twice(tmp_path):
+    """The kept one of two genes with one id is the second here: its counts are binned, not those of the first."""
+    counts = random_counts(6, 50, 8)
+    counts[:, 1], counts[:, 5] = counts[:, 1] % 3, counts[:, 5] + 900
+    symbols = ["a", "twice", "b", "c", "d", "twice", "e", "f"]
+    path = write_archs4(
+        tmp_path / "a.h5", counts, symbols=symbols, samples=[f"s{i}" for i in range(50)], layout="gene_symbol"
+    )
+    root = StoreRoot(str(tmp_path / "store"))
+    ingest_expression(root, "x", [str(path)])
+    fit_edges(ss.open_store(root.url), "x", "x", FitOptions(n_bins=7, quality=EVERYTHING))
+    apply_edges(ss.open_store(root.url), "x", "x")
+    opened = ss.open_store(root.url)
+    assert opened.normalized["x"].gene_is_kept.tolist() == [True, False, *[True] * 6]
+    expected = slow_bins(counts, 7)[:, [0, 2, 3, 4, 5, 6, 7]]
+    np.testing.assert_array_equal(opened.bins["x"].read(slice(None)), expected)
+    bin_file(opened.normalized["x"], str(path), str(tmp_path / "o.npz"))
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npz")["bins"], expected)
+    splicestore("export", "generain", root.url, "x", str(tmp_path / "out"), "--chunks", "1")
+    reference = next((tmp_path / "out").glob("*_subsampled.npy"))
+    assert np.load(reference).shape == (0, 7)
+    np.testing.assert_array_equal(np.load(next((tmp_path / "out").glob("*_chunk_0.npy"))), expected)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "known", "rows"),
+    [
+        (["a", "b", "c"], ["c", "x", "a"], [2, -1, 0]),
+        (["ENSG1.2", "ENSG2", "b.1"], ["ENSG2.9", "ENSG1.7", "b"], [1, 0, -1]),
+        (["ENSG1.2", "ENSG2.1"], ["ENSG1.2", "ENSG2.4"], [0, 1]),
+        (["a", "b", "a"], ["x", "a", "a", "b"], [1, 3, 2]),
+        (["a", "b", "a"], ["b", "a"], [1, 0, 1]),
+        (["a", "b"], ["a", "b", "a"], [-1, 1]),
+    ],
+)
+def test_genes_are_matched_by_id_then_without_versions(fitted, known, rows):
+    assert match_genes(fitted, known).tolist() == rows
 
 
 def test_the_weaker_of_two_symbols_has_no_bins_unless_asked(store, tmp_path, counts):
