@@ -1,7 +1,7 @@
 """Binning-By-Gene: ``normalize fit`` and ``apply`` beside numpy on everything in memory and beside GeneRAIN's own steps.
 
-Counts are real tumours resampled to the size asked for, as an ARCHS4-shaped file; all arms bin the same counts and are
-compared before they are timed. Memory is compared over a tenfold number of samples.
+Counts are real tumours resampled to the size asked for, as an ARCHS4-shaped file; all arms bin the same counts; ours and
+numpy's are compared before they are timed. Memory is compared over a tenfold number of samples.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def other_arm(which: str, counts: Path, scratch: Path) -> Callable[[], Run]:
 
 
 def check_equal(store: Path, scratch: Path) -> None:
-    """Refuse to time arms whose bins differ: numpy's are ours; GeneRAIN's too, wherever a gene's scores are all different."""
+    """Refuse to time ours and numpy's if their bins differ. GeneRAIN's differ where scores are equal, and are not compared."""
     code = f"""
 import sys, numpy as np, splicestore as ss
 bins = next(iter(ss.open_store({str(store)!r}).bins.values()))

@@ -139,9 +139,7 @@ def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> Non
 def apply(
     store: Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of the store; with -o the file to bin.")],
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the bins; not with -o.")] = None,
-    edges: Annotated[
-        str, typer.Option(help="Name of the normalisation; with -o STORE/NAME, or a path of its generation.")
-    ] = "",
+    edges: Annotated[str, typer.Option(help="Name of the normalisation; with -o STORE/NAME.")] = "",
     expression: Annotated[str | None, typer.Option(help="Counts to bin; those it was fitted to by default.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help=".npz, .tsv or .tsv.gz.")] = None,
     all_genes: Annotated[bool, typer.Option(help="Also the weaker of two genes with one symbol.")] = False,

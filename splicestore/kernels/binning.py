@@ -1,7 +1,7 @@
 """Binning-By-Gene: expression scores, exact edges of equally filled bins, and the bin of a value.
 
-A score is ``float32(log10(count * (1e7 / total) + 1))``: counts per ten million, as GeneRAIN has it (Su et al. 2023), so the
-bins can be compared with theirs. Bins: 0 missing, 1 zero, 2..B the positives of a gene, ``B - 1`` groups of equal size. With m
+A score is ``float32(log10(count * (1e7 / total) + 1))``: counts per ten million, as GeneRAIN (github.com/suzheng/GeneRAIN) has it,
+so the bins can be compared with theirs. Bins: 0 missing, 1 zero, 2..B the positives of a gene, ``B - 1`` groups of equal size. With m
 sorted positives ``s`` the edges are ``s[ceil(k (m - 1) / (B - 1))]`` for ``k = 1..B-2``, in integers; a positive has bin
 ``2 + #{k: edges[k] <= score}``. That is GeneRAIN's ``min(trunc(r / w) + 2, B)`` with ``w = (m - 1) / (B - 1)`` and r the rank that
 the last of equal scores has (tie policy ``max``), or the first (``min``: the edges one place lower, and ``<``). Where no two
@@ -22,8 +22,6 @@ TIE_POLICIES: tuple[TiePolicy, ...] = get_args(TiePolicy)
 COUNTS_PER = 1e7
 """Counts are scaled to so many a sample."""
 BIN_MISSING = 0
-BIN_ZERO = 1
-FIRST_POSITIVE_BIN = 2
 MIN_BINS, MAX_BINS = 3, 65_535
 
 _TABLED = 512
@@ -44,28 +42,31 @@ def _score_of(count, scale):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _tabled(scale, table):  # type: ignore[no-untyped-def]
+    for count in range(len(table)):
+        table[count] = _score_of(count, scale)
+
+
+@njit(cache=True, nogil=True)
 def _score_rows(counts, scale, out):  # type: ignore[no-untyped-def]
-    table = np.empty(_TABLED, dtype=np.float32)
+    # A table longer than the row would cost more than it saves.
+    table = np.empty(min(_TABLED, counts.shape[1]), dtype=np.float32)
     for s in range(counts.shape[0]):
-        n_tabled = min(_TABLED, counts.shape[1])
-        for count in range(n_tabled):
-            table[count] = _score_of(count, scale[s])
+        _tabled(scale[s], table)
         for g in range(counts.shape[1]):
             count = counts[s, g]
-            out[s, g] = table[count] if count < n_tabled else _score_of(count, scale[s])
+            out[s, g] = table[count] if count < len(table) else _score_of(count, scale[s])
 
 
 @njit(cache=True, nogil=True)
 def _gather_positive(counts, scale, n_found, out):  # type: ignore[no-untyped-def]
-    table = np.empty(_TABLED, dtype=np.float32)
-    n_tabled = min(_TABLED, counts.shape[1])
+    table = np.empty(min(_TABLED, counts.shape[1]), dtype=np.float32)
     for s in range(counts.shape[0]):
-        for count in range(n_tabled):
-            table[count] = _score_of(count, scale[s])
+        _tabled(scale[s], table)
         for g in range(counts.shape[1]):
             count = counts[s, g]
             if count > 0:
-                out[g, n_found[g]] = table[count] if count < n_tabled else _score_of(count, scale[s])
+                out[g, n_found[g]] = table[count] if count < len(table) else _score_of(count, scale[s])
                 n_found[g] += 1
 
 

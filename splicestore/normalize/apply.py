@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -63,7 +63,7 @@ class ApplyReport:
 
     def document(self) -> dict[str, Any]:
         """Spell the report for ``--json``."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
 
 
 def match_genes(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from splicestore.kernels.binning import n_edges
-from splicestore.memory import INTERPRETER_BYTES
 from splicestore.normalize.apply import projected_apply_bytes, row_parts
 from splicestore.normalize.fit import TASK_GENES, band_genes, gene_parts, projected_fit_bytes
 
 FIT_VALUES_PER_CPU_S = 12e6
 APPLY_VALUES_PER_CPU_S = 8e6
 """Counts fitted and binned per CPU-second, measured at 10,000 samples of 20,000 genes and rounded down."""
-STORED_SHARE = 0.25
-"""Stored bytes of a matrix per byte in memory, where nothing is stored yet: ARCHS4-like counts, zstd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class PassCost:
 
     def document(self) -> dict[str, Any]:
         """Spell for ``--json``."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
 
 
 def plan_fit(n_samples: int, n_genes: int, n_bins: int, band_budget: int) -> PassCost:
@@ -55,6 +52,6 @@ def plan_apply(n_samples: int, n_genes: int, n_genes_kept: int, n_bins: int) -> 
         tasks=tasks,
         bytes_read=4 * n_samples * n_genes + tasks * 4 * n_genes * n_edges(n_bins),
         bytes_written=2 * n_samples * n_genes_kept,
-        peak_bytes=max(INTERPRETER_BYTES, projected_apply_bytes(n_samples, n_genes_kept, n_bins)),
+        peak_bytes=projected_apply_bytes(n_samples, n_genes_kept, n_bins),
         core_hours=n_samples * n_genes / APPLY_VALUES_PER_CPU_S / 3600,
     )

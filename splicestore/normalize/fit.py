@@ -7,8 +7,9 @@ of samples only until a band is 64 genes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -69,6 +70,14 @@ class FitOptions:
     force: bool = False
     steal: bool = False
 
+    def __post_init__(self) -> None:
+        if not MIN_BINS <= self.n_bins <= MAX_BINS:
+            raise ConfigError(f"n_bins lies in [{MIN_BINS}, {MAX_BINS}], got {self.n_bins}")
+        if self.tie_policy not in TIE_POLICIES:
+            raise ConfigError(f"tie policy {self.tie_policy!r}: use {' or '.join(TIE_POLICIES)}")
+        if self.split is not None and self.samples is not None:
+            raise ConfigError("a split and a list of samples exclude each other")
+
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
@@ -91,7 +100,7 @@ class FitReport:
 
     def document(self) -> dict[str, Any]:
         """Spell the report for ``--json``."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
 
 
 def fit_edges(
@@ -124,10 +133,13 @@ def fit_edges(
     """
     options = options or FitOptions()
     check_name(name, "normalisation")
-    _check(options)
     counts = store.expression[expression]
     rows, judged = fitted_samples(store, counts, options)
     band = band_genes(len(rows), options.band_budget)
+    while band > BAND_STEP and projected_fit_bytes(len(rows), band, options.n_bins) > (
+        options.max_memory or sys.maxsize
+    ):
+        band -= BAND_STEP
     projected = projected_fit_bytes(len(rows), band, options.n_bins)
     if options.max_memory is not None and projected > options.max_memory:
         raise PlanError(
@@ -179,15 +191,6 @@ def band_genes(n_samples: int, budget: int = BAND_BUDGET) -> int:
 
 
 # -- samples -------------------------------------------------------------------------------------------------------
-
-
-def _check(options: FitOptions) -> None:
-    if not MIN_BINS <= options.n_bins <= MAX_BINS:
-        raise ConfigError(f"n_bins lies in [{MIN_BINS}, {MAX_BINS}], got {options.n_bins}")
-    if options.split is not None and options.samples is not None:
-        raise ConfigError("a split and a list of samples exclude each other")
-    if options.tie_policy not in TIE_POLICIES:
-        raise ConfigError(f"tie policy {options.tie_policy!r}: use {' or '.join(TIE_POLICIES)}")
 
 
 def _training_samples(store: Store, counts: Expression, name: str) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import splicestore as ss
@@ -53,13 +53,12 @@ def slow_components(series):
 @settings(max_examples=12)
 def test_no_series_is_on_two_sides(tmp_path_factory, series, seed):
     joined = [",".join(f"GSE{n}" for n in of) for of in series]
-    if not any(joined):
-        return
+    assume(any(joined))
     store = store_of(tmp_path_factory.mktemp("split"), joined)
     try:
         report = split_samples(store, "s", "x", SampleSplitOptions(test_fraction=0.3, val_fraction=0.2, seed=seed))
-    except SplitError:  # One component may be all there is.
-        return
+    except SplitError:  # One component may be all there is; hypothesis complains if it is so too often.
+        assume(False)
     table = ss.open_store(store.url).sample_splits["s"].to_pandas()
     slow = slow_components(joined)
     pairs = set(zip(slow, table["component"], strict=True))
@@ -143,6 +142,5 @@ def test_edges_are_fitted_to_the_training_samples(tmp_path):
     assert "sample_splits" in listed
     pinned = next(line for line in listed.splitlines() if line.startswith("sample_splits")).split()
     assert pinned[6] == "1"
-    both = FitOptions(n_bins=5, samples=names, split="s")
     with pytest.raises(ConfigError, match="exclude each other"):
-        fit_edges(again, "o", "x", both)
+        FitOptions(n_bins=5, samples=names, split="s")
