@@ -17,6 +17,7 @@ from splicestore.kernels.binning import score_counts
 from splicestore.normalize import ApplyOptions, FitOptions, apply_edges, bin_file, fit_edges
 from splicestore.normalize import fit as fit_module
 from splicestore.normalize.apply import match_genes
+from splicestore.normalize.fit import projected_fit_bytes
 from splicestore.normalize.quality import SampleQuality
 from splicestore.storage import StoreRoot
 from tests.servers.static import static_server
@@ -301,6 +302,17 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(store):
     assert document["fit"]["bytes_read"] == 4 * (N_SAMPLES - 1) * N_GENES
     assert "4,999 of 5,000 samples are fitted to" in splicestore(*arguments).stdout
     assert store.root.sizes("") == before
+
+
+def test_a_narrower_band_is_taken_before_a_fit_is_refused(store):
+    least = projected_fit_bytes(N_SAMPLES - 1, 64, N_BINS)
+    assert least < projected_fit_bytes(N_SAMPLES - 1, 128, N_BINS)
+    options = {"n_bins": N_BINS, "quality": EVERYTHING}
+    report = fit_edges(store, "narrow", "human", FitOptions(**options, max_memory=least))
+    assert report.projected_peak_bytes == least
+    assert report.generation == store.normalized["all"].generation
+    with pytest.raises(PlanError, match=r"a task needs up to .*, --max-memory allows"):
+        fit_edges(store, "narrow", "human", FitOptions(**options, max_memory=least - 1))
 
 
 def test_few_samples_for_many_bins_is_said(store):
