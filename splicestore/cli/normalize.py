@@ -108,7 +108,7 @@ def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> Non
     """Print what a fit and the bins of all samples would cost."""
     from splicestore.memory import format_bytes
     from splicestore.normalize.cost import plan_apply, plan_fit
-    from splicestore.normalize.fit import fitted_samples
+    from splicestore.normalize.samples import fitted_samples
 
     counts = store.expression[expression]
     rows, judged = fitted_samples(store, counts, options)

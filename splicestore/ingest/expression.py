@@ -7,7 +7,7 @@ shards: some thousand samples, all genes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal
@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.cluster import open_executor
-from splicestore.errors import InputError, PlanError
+from splicestore.errors import InputError
 from splicestore.ingest.sample_selection import (
     SERIES_COLUMN,
     SampleSelection,
@@ -24,7 +23,7 @@ from splicestore.ingest.sample_selection import (
     select_samples,
     split_series,
 )
-from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
+from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
 from splicestore.readers.counts import Counts, CountsHead, CountsSource, open_counts, refuse_repeated
 from splicestore.schema import (
     COUNTS_CHUNK,
@@ -42,15 +41,13 @@ from splicestore.storage import (
     StoreRoot,
     absolute_url,
     digest_input,
-    write_lease,
 )
 from splicestore.storage.arrays import read_arrays
-from splicestore.storage.columns import Column, ledger_columns, vocabulary_column, write_columns
+from splicestore.storage.columns import Column, ledger_columns, vocabulary_column
+from splicestore.tasks import Job, Outcome, Progress, publish_in_tasks, refuse_oversized
 
 EXPRESSION_ENCODER = 1
 GenesDiffer = Literal["error", "union"]
-
-_TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def ingest_expression(
     urls: Sequence[str],
     options: ExpressionOptions | None = None,
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ExpressionReport:
     """Read files of counts, in order, and publish them as one matrix.
 
@@ -149,7 +146,7 @@ def _ingest(
     name: str,
     urls: Sequence[str],
     options: ExpressionOptions,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> ExpressionReport:
     heads = [_read_head(url, options) for url in urls]
     genes = _join_genes(heads, options.genes_differ)
@@ -158,31 +155,18 @@ def _ingest(
         ", ".join(urls), "sample", [file.head.sample_id[row] for file in files for row in file.rows.tolist()]
     )
     projected = _projected_peak_bytes(files, len(genes.gene_id))
-    if options.max_memory is not None and projected > options.max_memory:
-        raise PlanError(
-            f"expression {name}: needs up to {format_bytes(projected)} a process, --max-memory allows "
-            f"{format_bytes(options.max_memory)}; tables of text are read whole: as h5 or h5ad they need less"
-        )
-    with write_lease(root, f"expression/{name}", steal=options.steal) as lease:
-        publication = _publication(root, name, files, genes, options)
-        publication.force = options.force
-        peak = 0
-        if not publication.is_complete():
-            publication.begin()
-            peak = _write_parts(publication, files, len(genes.gene_id), options, progress)
-            publication.provenance.update(
-                projected_peak_bytes=projected, observed_peak_bytes=max(peak, observed_peak_bytes())
-            )
-            if not publication.has_part(_TABLES):
-                writer = publication.partition(_TABLES)
-                write_columns(writer, _table_columns(files, genes))
-                writer.close()
-            publication.finalise(
-                [_TABLES, *_part_names(files)], {"n_samples": _n_samples(files), "n_genes": len(genes.gene_id)}
-            )
-        lease.check()
-        status = "published" if publication.switch() else "unchanged"
-    return _report(name, publication, status, files, genes, projected, max(peak, observed_peak_bytes()))
+    advice = "; tables of text are read whole: as h5 or h5ad they need less"
+    refuse_oversized(f"expression {name}", projected, options, advice)
+    job = Job(
+        path=f"expression/{name}",
+        publication=lambda: _publication(root, name, files, genes, options),
+        tasks=lambda publication: _rows_tasks(publication, files, len(genes.gene_id), options),
+        run=_write_rows,
+        tables=lambda _: _table_columns(files, genes),
+        memory=projected,
+        unit="samples",
+    )
+    return _report(name, publish_in_tasks(root, job, options, progress), files, genes, projected)
 
 
 # -- inputs --------------------------------------------------------------------------------------------------------
@@ -295,7 +279,12 @@ def _publication(
         path=f"expression/{name}",
         plan=plan,
         specs=[*_matrix_specs(n_samples, n_genes), *(c.spec() for c in _table_columns(files, genes))],
-        attributes={"options": plan.document()["options"], "selected": describe_selection(options.selection)},
+        attributes={
+            "options": plan.document()["options"],
+            "selected": describe_selection(options.selection),
+            "n_samples": n_samples,
+            "n_genes": n_genes,
+        },
         provenance={
             "versions": {"splicestore": version("splicestore")},
             "inputs": [absolute_url(file.url) for file in files],
@@ -409,28 +398,6 @@ class _RowsTask:
     options: ExpressionOptions
 
 
-def _write_parts(
-    publication: Publication,
-    files: Sequence[_InputFile],
-    n_genes: int,
-    options: ExpressionOptions,
-    progress: Callable[[str, int, int], None] | None,
-) -> int:
-    """Write the partitions that are not there yet; return the largest peak memory of a worker, in bytes."""
-    tasks = [
-        task for task in _rows_tasks(publication, files, n_genes, options) if not publication.has_part(task.place.name)
-    ]
-    if not tasks:
-        return 0
-    memory, peak, done = _projected_peak_bytes(files, n_genes), 0, 0
-    with open_executor(options.scheduler, urls=[publication.root.url], profile=options.profile) as executor:
-        for _, observed in executor.map(_write_rows, tasks, names=[t.place.name for t in tasks], memory=memory):
-            peak, done = max(peak, observed), done + 1
-            if progress is not None:
-                progress("samples", done, len(tasks))
-    return peak
-
-
 def _rows_tasks(
     publication: Publication, files: Sequence[_InputFile], n_genes: int, options: ExpressionOptions
 ) -> Iterator[_RowsTask]:
@@ -507,24 +474,19 @@ def _fill(task: _RowsTask, first_gene: int, last_gene: int, out: Counts) -> None
 
 
 def _report(
-    name: str,
-    publication: Publication,
-    status: str,
-    files: Sequence[_InputFile],
-    genes: CountsHead,
-    projected: int,
-    observed: int,
+    name: str, outcome: Outcome, files: Sequence[_InputFile], genes: CountsHead, projected: int
 ) -> ExpressionReport:
+    publication = outcome.publication
     totals = read_arrays(publication.root, publication.base, ["sample_total"])["sample_total"]
     return ExpressionReport(
         name=name,
         generation=publication.generation,
-        status=status,
+        status=outcome.status,
         n_samples=len(totals),
         n_genes=len(genes.gene_id),
         n_not_selected=sum(len(file.head.sample_id) - len(file.rows) for file in files),
         n_symbols_repeated=int(_is_repeated(genes.gene_symbol).sum()),
         n_samples_empty=int((totals == 0).sum()),
         projected_peak_bytes=projected,
-        observed_peak_bytes=observed,
+        observed_peak_bytes=outcome.observed_peak_bytes,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.cluster import open_executor
-from splicestore.errors import ConfigError, InputError, PlanError
+from splicestore.errors import ConfigError, InputError
 from splicestore.expression import Expression
 from splicestore.kernels.binning import BIN_MISSING, bin_counts
-from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
+from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
+from splicestore.normalize.match import match_genes
 from splicestore.normalized import Normalized
 from splicestore.readers.counts import open_counts
 from splicestore.schema import COUNTS_SHARD, ArraySpec, Plan, check_name
-from splicestore.storage import PartitionPlace, Publication, write_lease
-from splicestore.storage.columns import Column, write_columns
+from splicestore.storage import PartitionPlace, Publication
+from splicestore.storage.columns import Column
 from splicestore.storage.outputs import write_file
 from splicestore.store import Store
+from splicestore.tasks import Job, Progress, publish_in_tasks, refuse_oversized
 
 BINS_ENCODER = 1
 BINS_CHUNK_SAMPLES = 64
 _BAND_GENES = COUNTS_SHARD[1]
-_TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,51 +66,13 @@ class ApplyReport:
         return asdict(self)
 
 
-def match_genes(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    """Find the genes of edges in other counts: by id, and those not found so without the versions that Ensembl appends.
-
-    An id may stand several times, where a file has symbols only. If it stands as often on both sides, the first is the first and
-    the second the second; if once among ``known``, all are that one; else nobody can say which is meant, and it is missing.
-
-    Returns
-    -------
-    row : (fitted,) int64
-        Into ``known``, -1 where it is missing.
-    """
-    rows = _rows(fitted, known)
-    bare = _rows([_bare(name) for name in fitted], [_bare(name) for name in known])
-    return np.where(rows >= 0, rows, bare)
-
-
-def _rows(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    ours, theirs = _places(fitted), _places(known)
-    found = np.full(len(fitted), -1, dtype=np.int64)
-    for name, rows in ours.items():
-        places = theirs.get(name, [])
-        if len(places) in (1, len(rows)):
-            found[rows] = places
-    return found
-
-
-def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        places.setdefault(name, []).append(row)
-    return places
-
-
-def _bare(name: str) -> str:
-    stem, dot, number = name.rpartition(".")
-    return stem if dot and number.isdigit() and stem.startswith("ENS") else name
-
-
 def apply_edges(
     store: Store,
     name: str,
     edges: str,
     options: ApplyOptions | None = None,
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ApplyReport:
     """Bin a matrix of counts and publish the bins.
 
@@ -144,36 +106,26 @@ def apply_edges(
             f"expression {counts.name} has none of the {len(wanted):,} genes of {edges}: other ids, or another species?"
         )
     projected = projected_apply_bytes(counts.n_samples, len(wanted), fitted.n_bins)
-    if options.max_memory is not None and projected > options.max_memory:
-        raise PlanError(
-            f"normalize {name}: a task needs up to {format_bytes(projected)}, --max-memory allows {format_bytes(options.max_memory)}"
-        )
-    with write_lease(store.root, f"bins/{name}", steal=options.steal) as lease:
-        publication = _publication(store, name, fitted, counts, wanted, options)
-        publication.force = options.force
-        peak = 0
-        if not publication.is_complete():
-            publication.begin()
-            peak = _write_rows_of_shards(publication, fitted, counts, wanted, gene_of, projected, options, progress)
-            if not publication.has_part(_TABLES):
-                writer = publication.partition(_TABLES)
-                write_columns(writer, _table_columns(fitted, counts, wanted))
-                writer.close()
-            publication.provenance.update(
-                projected_peak_bytes=projected, observed_peak_bytes=max(peak, observed_peak_bytes())
-            )
-            publication.finalise([_TABLES, *(part for part, _, _ in row_parts(counts.n_samples))])
-        lease.check()
-        status = "published" if publication.switch() else "unchanged"
+    refuse_oversized(f"normalize {name}", projected, options)
+    job = Job(
+        path=f"bins/{name}",
+        publication=lambda: _publication(store, name, fitted, counts, wanted, options),
+        tasks=lambda publication: _rows_tasks(publication, fitted, counts, wanted, gene_of),
+        run=_bin_rows,
+        tables=lambda _: _table_columns(fitted, counts, wanted),
+        memory=projected,
+        unit="samples",
+    )
+    outcome = publish_in_tasks(store.root, job, options, progress)
     return ApplyReport(
         name=name,
-        generation=publication.generation,
-        status=status,
+        generation=outcome.publication.generation,
+        status=outcome.status,
         n_samples=counts.n_samples,
         n_genes=len(wanted),
         n_genes_missing=int((gene_of < 0).sum()),
         projected_peak_bytes=projected,
-        observed_peak_bytes=max(peak, observed_peak_bytes()),
+        observed_peak_bytes=outcome.observed_peak_bytes,
     )
 
 
@@ -214,30 +166,17 @@ def projected_apply_bytes(n_samples: int, n_genes: int, n_bins: int) -> int:
     return INTERPRETER_BYTES + 6 * rows * n_genes + _BAND_GENES * (10 * rows + 12 * n_bins)
 
 
-def _write_rows_of_shards(
+def _rows_tasks(
     publication: Publication,
     fitted: Normalized,
     counts: Expression,
     wanted: NDArray[np.int64],
     gene_of: NDArray[np.int64],
-    projected: int,
-    options: ApplyOptions,
-    progress: Callable[[str, int, int], None] | None,
-) -> int:
+) -> Iterator[_RowsTask]:
     # Narrow, because every task carries them.
     genes = wanted.astype(np.int32), gene_of.astype(np.int32)
-    tasks = [
-        _RowsTask(publication.place(part, ["bins"]), fitted, counts, *genes, first, last)
-        for part, first, last in row_parts(counts.n_samples)
-        if not publication.has_part(part)
-    ]
-    peak, done = 0, 0
-    with open_executor(options.scheduler, urls=[publication.root.url], profile=options.profile) as executor:
-        for _, observed in executor.map(_bin_rows, tasks, names=[t.place.name for t in tasks], memory=projected):
-            peak, done = max(peak, observed), done + 1
-            if progress is not None:
-                progress("samples", done, len(tasks))
-    return peak
+    for part, first, last in row_parts(counts.n_samples):
+        yield _RowsTask(publication.place(part, ["bins"]), fitted, counts, *genes, first, last)
 
 
 def _bin_rows(task: _RowsTask) -> int:

@@ -7,7 +7,8 @@ from typing import Any
 
 from splicestore.kernels.binning import n_edges
 from splicestore.normalize.apply import projected_apply_bytes, row_parts
-from splicestore.normalize.fit import TASK_GENES, band_genes, gene_parts, projected_fit_bytes
+from splicestore.normalize.fit import band_genes, projected_fit_bytes
+from splicestore.normalize.genes import TASK_GENES, gene_parts
 
 FIT_VALUES_PER_CPU_S = 12e6
 APPLY_VALUES_PER_CPU_S = 8e6

@@ -16,8 +16,8 @@ from splicestore.ingest.sample_selection import SampleSelection
 from splicestore.kernels.binning import score_counts
 from splicestore.normalize import ApplyOptions, FitOptions, apply_edges, bin_file, fit_edges
 from splicestore.normalize import fit as fit_module
-from splicestore.normalize.apply import match_genes
 from splicestore.normalize.fit import projected_fit_bytes
+from splicestore.normalize.match import match_genes
 from splicestore.normalize.quality import SampleQuality
 from splicestore.storage import StoreRoot
 from tests.servers.static import static_server

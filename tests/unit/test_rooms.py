@@ -20,6 +20,7 @@ ROOMS = {
     "kernels": {"errors", "schema"},
     "storage": {"errors", "schema"},
     "cluster": {"errors"},
+    "tasks": {"cluster", "errors", "memory", "storage"},
     "readers": {"errors", "schema", "kernels", "storage", "config"},
     "models": {"errors", "schema", "storage", "kernels"},
     "opened": {"errors", "storage"},
@@ -28,11 +29,11 @@ ROOMS = {
     "splits": {"genome", "opened", "schema", "storage"},
     "predictions": {"errors", "genome", "opened", "storage"},
     "expression": {"errors", "opened", "schema", "storage"},
-    "normalized": {"expression", "storage"},
+    "normalized": {"errors", "expression", "storage"},
     "store": {"errors", "expression", "genome", "normalized", "splits", "predictions", "storage"},
 }
 VIEWS = {"genome", "windows", "splits", "predictions", "expression", "normalized", "store"}
-LOW = {"errors", "schema", "memory", "kernels", "storage", "cluster", "config"}
+LOW = {"errors", "schema", "memory", "kernels", "storage", "cluster", "tasks", "config"}
 SERVICES = {
     "ingest": LOW | {"readers"},
     "split": LOW | {"readers"} | VIEWS,

@@ -8,7 +8,9 @@ import pytest
 from splicestore.errors import ConfigError, InputError
 from splicestore.ingest.sample_selection import SampleSelection, select_samples
 from splicestore.normalize.cost import plan_apply, plan_fit
-from splicestore.normalize.fit import BAND_BUDGET, BAND_STEP, TASK_GENES, band_genes, keep_strongest, moments
+from splicestore.normalize.edges import BAND_BUDGET
+from splicestore.normalize.fit import BAND_STEP, band_genes, moments
+from splicestore.normalize.genes import TASK_GENES, keep_strongest
 from splicestore.normalize.quality import SampleQuality, judge_samples
 
 SAMPLES = ["GSM1", "GSM2", "GSM3", "GSM4"]
