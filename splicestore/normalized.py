@@ -1,4 +1,4 @@
-"""Published normalisations: the edges of every gene's bins, and the bins of whole matrices."""
+"""Published normalisations: the edges of every gene's bins or what a scaling needs, and the bins and values of whole matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from splicestore.storage.arrays import read_array
 
 
 class Normalized(Table):
-    """Edges of the bins of every gene, fitted to some samples; fixed, so that a value's bin depends on nothing else."""
+    """Edges of the bins of every gene, or a scaling, fitted to some samples; fixed, so that values depend on nothing else."""
 
     kind = "normalized"
 
@@ -101,6 +101,28 @@ class Bins(SampleGeneMatrix):
     @property
     def normalized(self) -> tuple[str, str]:
         """Name and generation of the edges."""
+        return self.pinned("normalized")
+
+    @property
+    def expression(self) -> tuple[str, str]:
+        """Name and generation of the counts."""
+        return self.pinned("expression")
+
+
+class Scaled(SampleGeneMatrix):
+    """Scaled counts of samples by genes: (sample, gene) float32, NaN where a sample lacks the gene or has no count."""
+
+    kind = "scaled"
+    array_name = "values"
+
+    @property
+    def method(self) -> str:
+        """``cpm``, ``log1p``, ``quantile``, ``tmm``."""
+        return str(self.attributes["method"])
+
+    @property
+    def normalized(self) -> tuple[str, str]:
+        """Name and generation of the fitted scaling."""
         return self.pinned("normalized")
 
     @property

@@ -1,7 +1,22 @@
 """``normalize``: edges of every gene's bins, or what a scaling needs, fitted once and stored; and the values of any samples by them."""
 
-from splicestore.normalize.apply import ApplyOptions, ApplyReport, apply_edges, bin_file
+from splicestore.normalize.apply import ApplyOptions, ApplyReport, apply_edges
 from splicestore.normalize.edges import FitOptions, FitReport
+from splicestore.normalize.files import normalize_file
 from splicestore.normalize.fit import fit_edges
+from splicestore.normalize.scaled import apply_scaling
+from splicestore.normalize.scaling import ScalingOptions, ScalingReport, fit_scaling
 
-__all__ = ["ApplyOptions", "ApplyReport", "FitOptions", "FitReport", "apply_edges", "bin_file", "fit_edges"]
+__all__ = [
+    "ApplyOptions",
+    "ApplyReport",
+    "FitOptions",
+    "FitReport",
+    "ScalingOptions",
+    "ScalingReport",
+    "apply_edges",
+    "apply_scaling",
+    "fit_edges",
+    "fit_scaling",
+    "normalize_file",
+]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,19 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.errors import ConfigError, InputError
+from splicestore.errors import InputError
 from splicestore.expression import Expression
 from splicestore.kernels.binning import BIN_MISSING, bin_counts
 from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
 from splicestore.normalize.match import match_genes
 from splicestore.normalized import Normalized
-from splicestore.readers.counts import open_counts
 from splicestore.schema import COUNTS_SHARD, ArraySpec, Plan, check_name
 from splicestore.storage import PartitionPlace, Publication
 from splicestore.storage.columns import Column
-from splicestore.storage.outputs import write_file
 from splicestore.store import Store
-from splicestore.tasks import Job, Progress, publish_in_tasks, refuse_oversized
+from splicestore.tasks import Job, Outcome, Progress, publish_in_tasks, refuse_oversized
 
 BINS_ENCODER = 1
 BINS_CHUNK_SAMPLES = 64
@@ -51,13 +46,15 @@ class ApplyOptions:
 class ApplyReport:
     """What was published."""
 
+    kind: str
+    """``bins``, or ``scaled`` values."""
     name: str
     generation: str
     status: str
     n_samples: int
     n_genes: int
     n_genes_missing: int
-    """Genes with edges that the counts lack: their bins are 0."""
+    """Fitted genes that the counts lack: their bins are 0, their scaled values NaN."""
     projected_peak_bytes: int
     observed_peak_bytes: int
 
@@ -94,39 +91,68 @@ def apply_edges(
     """
     options = options or ApplyOptions()
     check_name(name, "bins")
-    fitted = store.normalized[edges]
+    genes = find_genes(store, edges, options)
+    fitted, counts = genes.fitted, genes.counts
+    projected = projected_apply_bytes(counts.n_samples, len(genes.wanted), fitted.n_bins)
+    refuse_oversized(f"normalize {name}", projected, options)
+    job = Job(
+        path=f"bins/{name}",
+        publication=lambda: _publication(store, name, fitted, counts, genes.wanted, options),
+        tasks=lambda publication: _rows_tasks(publication, fitted, counts, genes.wanted, genes.gene_of[genes.wanted]),
+        run=_bin_rows,
+        tables=lambda _: table_columns(fitted, counts, genes.wanted),
+        memory=projected,
+        unit="samples",
+    )
+    return genes.report("bins", name, publish_in_tasks(store.root, job, options, progress), projected)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGenes:
+    """A normalisation, the counts it is applied to, and where they have its genes."""
+
+    fitted: Normalized
+    counts: Expression
+    wanted: NDArray[np.int64]
+    """(gene,) which of the fitted genes get values."""
+    gene_of: NDArray[np.int64]
+    """(fitted gene,) its column of the counts, -1 where there is none."""
+
+    def report(self, kind: str, name: str, outcome: Outcome, projected: int) -> ApplyReport:
+        """Say what was published."""
+        return ApplyReport(
+            kind=kind,
+            name=name,
+            generation=outcome.publication.generation,
+            status=outcome.status,
+            n_samples=self.counts.n_samples,
+            n_genes=len(self.wanted),
+            n_genes_missing=int((self.gene_of[self.wanted] < 0).sum()),
+            projected_peak_bytes=projected,
+            observed_peak_bytes=outcome.observed_peak_bytes,
+        )
+
+
+def find_genes(store: Store, normalisation: str, options: ApplyOptions) -> FoundGenes:
+    """Find the genes of a normalisation in the counts it is applied to.
+
+    Raises
+    ------
+    InputError
+        If the counts have none of them.
+    """
+    fitted = store.normalized[normalisation]
     if options.expression is None:
         counts = store.expression.at(*fitted.expression)
     else:
         counts = store.expression[options.expression]
     wanted = np.flatnonzero(fitted.gene_is_kept | options.all_genes)
-    gene_of = match_genes(fitted.gene_ids, counts.gene_ids)[wanted]
-    if not (gene_of >= 0).any():
+    gene_of = match_genes(fitted.gene_ids, counts.gene_ids)
+    if not (gene_of[wanted] >= 0).any():
         raise InputError(
-            f"expression {counts.name} has none of the {len(wanted):,} genes of {edges}: other ids, or another species?"
+            f"expression {counts.name} has none of the {len(wanted):,} genes of {normalisation}: other ids, or another species?"
         )
-    projected = projected_apply_bytes(counts.n_samples, len(wanted), fitted.n_bins)
-    refuse_oversized(f"normalize {name}", projected, options)
-    job = Job(
-        path=f"bins/{name}",
-        publication=lambda: _publication(store, name, fitted, counts, wanted, options),
-        tasks=lambda publication: _rows_tasks(publication, fitted, counts, wanted, gene_of),
-        run=_bin_rows,
-        tables=lambda _: _table_columns(fitted, counts, wanted),
-        memory=projected,
-        unit="samples",
-    )
-    outcome = publish_in_tasks(store.root, job, options, progress)
-    return ApplyReport(
-        name=name,
-        generation=outcome.publication.generation,
-        status=outcome.status,
-        n_samples=counts.n_samples,
-        n_genes=len(wanted),
-        n_genes_missing=int((gene_of < 0).sum()),
-        projected_peak_bytes=projected,
-        observed_peak_bytes=outcome.observed_peak_bytes,
-    )
+    return FoundGenes(fitted, counts, wanted, gene_of)
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -215,7 +241,8 @@ def as_slice(index: NDArray[np.integer]) -> Any:
 # -- the store's side ----------------------------------------------------------------------------------------------
 
 
-def _table_columns(fitted: Normalized, counts: Expression, wanted: NDArray[np.int64]) -> list[Column]:
+def table_columns(fitted: Normalized, counts: Expression, wanted: NDArray[np.int64]) -> list[Column]:
+    """Build the columns of genes and samples beside their values."""
     genes = wanted.tolist()
     return [
         Column("gene_id", [fitted.gene_ids[g] for g in genes], "gene", "string"),
@@ -246,7 +273,7 @@ def _publication(
         root=store.root,
         path=f"bins/{name}",
         plan=plan,
-        specs=[bins, *(column.spec() for column in _table_columns(fitted, counts, wanted))],
+        specs=[bins, *(column.spec() for column in table_columns(fitted, counts, wanted))],
         attributes={
             "options": plan.document()["options"],
             "pins": {
@@ -258,76 +285,3 @@ def _publication(
         },
         provenance={"versions": {"splicestore": version("splicestore"), "numpy": np.__version__}},
     )
-
-
-# -- files ---------------------------------------------------------------------------------------------------------
-
-
-def bin_file(
-    fitted: Normalized,
-    url: str,
-    output: str,
-    *,
-    layer: str = "X",
-    all_genes: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-) -> dict[str, int]:
-    """Bin the samples of a file by stored edges and write them to another, without a store of their own.
-
-    Parameters
-    ----------
-    fitted
-        The edges.
-    url
-        A file of counts.
-    output
-        ``.npz`` (bins (sample, gene) uint16, sample_id, gene_id), ``.tsv`` or ``.tsv.gz`` (genes in rows).
-
-    Returns
-    -------
-    counts
-        Samples, genes, and genes with edges that the file lacks: their bins are 0.
-
-    Raises
-    ------
-    ConfigError
-        For another ending.
-    InputError
-        If the file has none of the genes.
-    """
-    if not output.endswith((".npz", ".tsv", ".tsv.gz")):
-        raise ConfigError(f"{output}: bins are written as .npz, .tsv or .tsv.gz")
-    source = open_counts(url, layer=layer, storage_options=storage_options)
-    try:
-        samples, genes = source.head.sample_id, source.head.gene_id
-        counts = source.read(np.arange(len(samples)), 0, len(genes))
-    finally:
-        source.close()
-    wanted = np.flatnonzero(fitted.gene_is_kept | all_genes)
-    names = [fitted.gene_ids[g] for g in wanted.tolist()]
-    gene_of = match_genes(fitted.gene_ids, genes)[wanted]
-    known = np.flatnonzero(gene_of >= 0)
-    if not len(known):
-        raise InputError(
-            f"{url}: has none of the {len(wanted):,} genes of {fitted.name}: other ids, or another species?"
-        )
-    totals = counts.sum(axis=1, dtype=np.int64)
-    bins = np.full((len(samples), len(wanted)), BIN_MISSING, dtype=np.uint16)
-    edges = fitted.edges(0, fitted.n_genes)[wanted[known]]
-    bins[:, known] = bin_counts(np.ascontiguousarray(counts[:, gene_of[known]]), totals, edges, fitted.tie_policy)
-    bins[totals <= 0] = BIN_MISSING
-    write_file(output, _spell(output, bins, samples, names))
-    return {"samples": len(samples), "genes": len(wanted), "genes_missing": len(wanted) - len(known)}
-
-
-def _spell(output: str, bins: NDArray[np.uint16], samples: Sequence[str], genes: Sequence[str]) -> bytes:
-    if output.endswith(".npz"):
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, bins=bins, sample_id=np.array(samples), gene_id=np.array(genes))
-        return buffer.getvalue()
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["gene_id", *samples])
-    writer.writerows([gene, *row] for gene, row in zip(genes, bins.T.tolist(), strict=True))
-    data = text.getvalue().encode()
-    return gzip.compress(data, mtime=0) if output.endswith(".gz") else data
