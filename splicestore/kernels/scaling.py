@@ -30,8 +30,10 @@ from numpy.typing import NDArray
 
 PER_MILLION = 1e6
 FIXED_POINT = 2.0**32
-"""Units in one of ``log2(1 + count)``, at most 32, or of a squared score, at most 49: a sum has room for 2^25 samples."""
-MAX_SUMMED = 2**25
+"""Units in one of ``log2(1 + count)``, at most 32: a sum has room for 2^26 samples."""
+MAX_SUMMED = 2**26
+SCORE_UNITS = 2.0**26
+"""Units in one of a score, at most 7."""
 LOG_RATIO_TRIM = 0.3
 ABUNDANCE_TRIM = 0.05
 _SAME = 1e-6
@@ -49,28 +51,33 @@ class MeanOfScores:
     """(gene,) samples that have the gene."""
     sums: NDArray[np.int64]
     squares: NDArray[np.int64]
+    """(gene,) of squares all but the last 32 bits."""
+    square_rests: NDArray[np.int64]
+    """(gene,) of squares the last 32 bits."""
 
     @classmethod
     def empty(cls, n_genes: int) -> MeanOfScores:
         """Start with no sample."""
-        return cls(*(np.zeros(n_genes, dtype=np.int64) for _ in range(4)))
+        return cls(*(np.zeros(n_genes, dtype=np.int64) for _ in range(5)))
 
     def add(self, scores: NDArray[np.float32], n_measured: NDArray[np.int64]) -> None:
         """Add some samples: scores (sample, gene), of genes that a sample lacks 0."""
-        exact = scores.astype(np.float64)
+        units = np.rint(scores.astype(np.float64) * SCORE_UNITS).astype(np.int64)
         self.n_positive += np.count_nonzero(scores, axis=0)
         self.n_measured += n_measured
-        self.sums += np.rint(exact * FIXED_POINT).astype(np.int64).sum(axis=0)
-        self.squares += np.rint(exact * exact * FIXED_POINT).astype(np.int64).sum(axis=0)
+        self.sums += units.sum(axis=0)
+        units *= units
+        self.squares += (units >> 32).sum(axis=0)
+        self.square_rests += (units & 0xFFFFFFFF).sum(axis=0)
 
     def mean_and_std(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and population standard deviation of each gene: (gene,) twice, NaN where no sample has it."""
+        """Mean and population standard deviation of each gene, to 1e-8: (gene,) twice, NaN where no sample has it."""
         mean, std = np.full(len(self.sums), np.nan), np.full(len(self.sums), np.nan)
         for gene in np.flatnonzero(self.n_measured).tolist():
             n, total = int(self.n_measured[gene]), int(self.sums[gene])
-            mean[gene] = total / n / FIXED_POINT
-            variance = n * int(self.squares[gene]) * int(FIXED_POINT) - total * total
-            std[gene] = math.sqrt(max(0, variance)) / n / FIXED_POINT
+            squares = (int(self.squares[gene]) << 32) + int(self.square_rests[gene])
+            mean[gene] = total / n / SCORE_UNITS
+            std[gene] = math.sqrt(n * squares - total * total) / n / SCORE_UNITS
         return mean, std
 
 
