@@ -71,8 +71,8 @@ def apply_scaling(
 
 
 def projected_scaled_bytes(n_genes: int) -> int:
-    """Bytes of one task: its counts, those in the order of the fitted genes, values, zarr's copy of them and the encoded shard."""
-    return INTERPRETER_BYTES + 20 * block_rows(n_genes) * n_genes + 160 * n_genes
+    """Bytes of one task: its counts, those in the order of the fitted genes and which it has, values, zarr's copy and the encoded shard."""
+    return INTERPRETER_BYTES + 17 * block_rows(n_genes) * n_genes + 160 * n_genes
 
 
 @dataclass(frozen=True, slots=True)
