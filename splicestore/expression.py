@@ -128,6 +128,26 @@ class SampleGeneMatrix(Table):
         """Read a box: (sample, gene)."""
         return read_array(self._opened.group, self.array_name, (samples, genes))
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its values."""
+        blocks = self._opened.blocks(self.array_name)
+        return self._opened.group[self.array_name].dtype if blocks is None else blocks.dtype  # type: ignore[union-attr]
+
+    @property
+    def rows_at_once(self) -> int:
+        """Samples that are compressed together."""
+        blocks = self._opened.blocks(self.array_name)
+        return int(self._opened.group[self.array_name].chunks[0] if blocks is None else blocks.rows_at_once)  # type: ignore[union-attr]
+
+    def read_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
+        """Read samples ``[first, last)``, all genes, into ``out``; from several threads at once."""
+        blocks = self._opened.blocks(self.array_name)
+        if blocks is None:
+            out[...] = self.read(slice(first, last))
+        else:
+            blocks.read_into(first, last, out)
+
     def sample_row(self, sample: str) -> int:
         """Row of a sample.
 
@@ -183,6 +203,11 @@ class Expression(SampleGeneMatrix):
 
     kind = "expression"
     array_name = "counts"
+
+    @property
+    def expression(self) -> tuple[str, str]:
+        """Its own name and generation, as views that are made of it have it."""
+        return self.name, self.generation
 
     @cached_property
     def sample_total(self) -> NDArray[np.int64]:

@@ -212,6 +212,11 @@ class ShardedArray:
         return self._layout.shape
 
     @property
+    def rows_at_once(self) -> int:
+        """Rows that are compressed together."""
+        return self._layout.chunk[0]
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of one value."""
         return self._layout.dtype
@@ -240,6 +245,19 @@ class ShardedArray:
         for task in tasks:
             task()
         return rows
+
+    def read_into(self, start: int, end: int, out: NDArray[Any]) -> None:
+        """Read rows as ``read`` does, into a C-contiguous array of their shape and type.
+
+        Raises
+        ------
+        IndexError, StoreError
+            As ``read``.
+        ValueError
+            If ``out`` does not fit.
+        """
+        for task in self._prepare(start, end, out)[1]:
+            task()
 
     def _prepare(
         self, start: int, end: int, out: NDArray[Any] | None = None
