@@ -183,7 +183,7 @@ class BatchSource(ABC):
     def __iter__(self) -> Iterator[Any]:
         return self.numpy_batches()
 
-    def numpy_batches(self) -> Iterator[NumpyRows]:
+    def numpy_batches(self) -> Iterator[Any]:
         """Yield the rank's part of every remaining batch of the epoch as numpy arrays.
 
         After ``load_state_dict`` the first call goes on where the state stands; every other begins the epoch anew.
