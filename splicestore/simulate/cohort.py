@@ -29,10 +29,10 @@ P_SIGNATURE_ELSEWHERE, P_SHARED = 0.1, 0.4
 UNUSED_LEVEL = -8.0
 BASE_SD, LEVEL_SD, ACTIVITY_SD, PROGRAMME_SD, BATCH_SD = 2.8, 0.5, 0.4, 1.0, 0.15
 SHAPE_MEDIAN, SHAPE_SD = 5.0, 0.4
-SINGLE_CELL_SHAPE = 0.2
-"""Factor on the shape: counts of cells scatter more."""
-BULK_DEPTH, SINGLE_CELL_DEPTH, DEPTH_SD = 500.0, 5.0, 0.6
-"""Median counts of a sample per gene: three million and 30,000 of 6,000 genes; the spread is of its logarithm."""
+BULK_DEPTH, DEPTH_SD = 500.0, 0.6
+"""Median counts of a sample per gene, three million of 6,000 genes, and the spread of their logarithm."""
+CELL_SHAPE, CELL_MOLECULES, CELL_READS, CELL_READS_SD = 0.2, 5.0, 30.0, 0.4
+"""Of single cells: factor on the shape, median molecules per gene, and reads of a molecule: as many counts, of few genes."""
 
 UNIT = 48
 """Samples whose series are drawn together. A series lies in one unit, but for one sample of the next that it may share."""
@@ -206,17 +206,29 @@ def draw_sample(design: SampleDesign, model: ExpressionModel, sample: Sample) ->
     source = sample.copy_of or sample
     rng = random_stream(design.seed, Stream.SAMPLE, design.cohort, source.number)
     batch = random_stream(design.seed, Stream.BATCH, design.cohort, source.series[0])
-    n_genes = len(model.base)
-    depth = n_genes * (SINGLE_CELL_DEPTH if source.is_single_cell else BULK_DEPTH) * rng.lognormal(0.0, DEPTH_SD)
-    share = np.exp(_log_share(model, source.tissue, rng) + batch.normal(0.0, BATCH_SD, n_genes))
-    shape = model.shape * (SINGLE_CELL_SHAPE if source.is_single_cell else 1.0)
-    counts = rng.poisson(depth / share.sum() * share * rng.gamma(shape, 1.0 / shape)).astype(np.uint32)
+    share = np.exp(_log_share(model, source.tissue, rng) + batch.normal(0.0, BATCH_SD, len(model.base)))
+    counts = _draw_cell(rng, model, share) if source.is_single_cell else _draw_bulk(rng, model, share)
     doubt = 0.5 * rng.beta(1.0, 6.0)
     return DrawnSample(
-        counts=counts,
+        counts=counts.astype(np.uint32),
         single_cell_probability=1.0 - doubt if source.is_single_cell else doubt,
         aligned_reads=float(np.ceil(counts.sum() * rng.uniform(1.1, 1.5))),
     )
+
+
+def _draw_bulk(rng: np.random.Generator, model: ExpressionModel, share: Floats) -> Int64:
+    depth = BULK_DEPTH * len(share) * rng.lognormal(0.0, DEPTH_SD)
+    counts: Int64 = rng.poisson(depth / share.sum() * share * rng.gamma(model.shape, 1.0 / model.shape))
+    return counts
+
+
+def _draw_cell(rng: np.random.Generator, model: ExpressionModel, share: Floats) -> Int64:
+    """Draw molecules, then the reads that each of them is copied into."""
+    molecules = CELL_MOLECULES * len(share) * rng.lognormal(0.0, DEPTH_SD)
+    shape = CELL_SHAPE * model.shape
+    caught = rng.poisson(molecules / share.sum() * share * rng.gamma(shape, 1.0 / shape))
+    counts: Int64 = rng.poisson(CELL_READS * rng.lognormal(0.0, CELL_READS_SD) * caught)
+    return counts
 
 
 def _log_share(model: ExpressionModel, tissue: int, rng: np.random.Generator) -> Floats:

@@ -20,7 +20,7 @@ MIN_BASES_PER_GENE = 4_000  # exons and the shortest introns of an average gene 
 MIN_BASES_PER_CONTIG = 10_000
 
 EXPRESSION_GENES = 6_000
-"""Genes of samples without genomes: half of them have a count, more than the 2,000 that a fit asks of a sample."""
+"""Genes of samples without genomes: half of them have a count in a sample, and a fit asks for more than 2,000."""
 MAX_SAMPLES = 10_000_000
 MAX_TISSUES = 1_000
 MAX_EXPRESSION_GENES = 500_000
@@ -104,7 +104,7 @@ class CohortOptions:
     samples: int
     """Of each genome. Those of a smaller study are the first ones of a larger one."""
     genes: int | None = None
-    """Rows of the file. None: the genes of the genome; 6,000 where no genomes are simulated."""
+    """Rows of the file. None: the genes of the genome; ``EXPRESSION_GENES`` where no genomes are simulated."""
     tissues: int = 8
     seed: int = 0
 
@@ -113,7 +113,7 @@ class CohortOptions:
         for name, value, high in (
             ("samples", self.samples, MAX_SAMPLES),
             ("tissues", self.tissues, MAX_TISSUES),
-            ("genes of expression", self.genes or 1, MAX_EXPRESSION_GENES),
+            ("genes of expression", EXPRESSION_GENES if self.genes is None else self.genes, MAX_EXPRESSION_GENES),
         ):
             if not 1 <= value <= high:
                 raise ConfigError(f"simulate: {name} must lie in [1, {high:,}], got {value:,}")
