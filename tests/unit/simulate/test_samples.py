@@ -134,6 +134,12 @@ def test_a_sample_is_a_function_of_its_number(seed: int, first: int, n: int, n_t
     some = list(cohort.design.samples(first, first + n))
     assert [s.number for s in everything] == list(range(400))
     assert some == everything[first : first + n]
+    for copy in everything:
+        if copy.copy_of is not None:
+            origin = everything[copy.copy_of.number]
+            assert origin.copy_of is None
+            assert (origin.tissue, origin.is_single_cell) == (copy.tissue, copy.is_single_cell)
+            assert not set(origin.series) & set(copy.series)
     for sample in some[:3]:
         ours, again = (draw_sample(cohort.design, cohort.model, s) for s in (sample, everything[sample.number]))
         assert ours.counts.tolist() == again.counts.tolist()
