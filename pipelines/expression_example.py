@@ -2,7 +2,7 @@
 
 Runs the commands of docs/how-to/expression-example.md, says what they printed, and counts what its tables say. A third matrix is
 made of the tumours: their reads thinned to one depth, so that scores tie. ``--figures`` draws the figures (needs matplotlib:
-pip install 'splicestore[figures]').
+pip install --group docs).
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def main() -> None:
             "ov": n_differ(opened, "ov20", "ov20_min"),
             "thinned": n_differ(opened, "thinned", "thinned_min"),
         },
+        "one_read": one_read_facts(opened, scored["thinned"]),
     }
     (output / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
     lines = document_lines(facts)
@@ -73,16 +74,16 @@ def main() -> None:
 
 
 def unpack(archives: list[Path], folder: Path) -> list[Path]:
-    """Take the count files out of the archives; the wild type first."""
+    """Take the count files out of the archives; returns them as ``WT/*.gbgout Snf2/*.gbgout`` would list them."""
     folder.mkdir(exist_ok=True)
+    found = []
     for archive in archives:
         with tarfile.open(archive) as members:
-            for member in members:
-                if member.isfile():
-                    stream = members.extractfile(member)
-                    assert stream is not None
-                    (folder / Path(member.name).name).write_bytes(stream.read())
-    return sorted(folder.glob("*.gbgout"), reverse=True)
+            files = {Path(member.name).name: members.extractfile(member) for member in members if member.isfile()}
+            for name, stream in sorted(files.items()):
+                (folder / name).write_bytes(stream.read())
+                found.append(folder / name)
+    return found
 
 
 def write_thinned(source: Path, target: Path) -> Path:
@@ -228,6 +229,16 @@ def n_differ(store: ss.Store, one: str, other: str) -> int:
     return int((store.bins[one].read(slice(None)) != store.bins[other].read(slice(None))).sum())
 
 
+def one_read_facts(store: ss.Store, scored: Scored) -> dict:
+    """Say which bins a gene's samples with a single read get by each policy."""
+    gene = weakest_gene(scored)
+    has_one = store.expression["thinned"].read(slice(None))[:, gene] == 1
+    bins = {policy: store.bins[name].read(slice(None))[has_one, gene] for name, (counts, _, policy, _) in FITS.items()
+            if counts == "thinned"}  # fmt: skip
+    found = {policy: sorted(set(values.tolist())) for policy, values in bins.items()}
+    return {"gene": store.expression["thinned"].gene_ids[gene], "samples": int(has_one.sum()), "bins": found}
+
+
 def document_lines(facts: dict) -> list[str]:
     """Spell the tables of the document."""
     lines = ["| | samples | genes | zeros | genes without a zero | with more zeros than counts | without a count |"]
@@ -253,6 +264,9 @@ def document_lines(facts: dict) -> list[str]:
         )
     differ = facts["policies_differ"]
     lines += ["", *(f"{n:,} bins of {TITLES[name]} differ between the policies." for name, n in differ.items())]
+    one = facts["one_read"]
+    bins = ", ".join(f"bin {spelled([values[0], values[-1]])} by {policy}" for policy, values in one["bins"].items())
+    lines.append(f"{one['gene']}: one read in {one['samples']} samples; they get {bins}.")
     return lines
 
 
@@ -334,7 +348,7 @@ def draw_scores(store: ss.Store, scored: Mapping[str, Scored], path: Path) -> No
             ylabel="samples", xlabel="score: log10(counts per ten million + 1)", title=f"{TITLES[counts]}: scores"
         )
         axes[row, 1].set(xlabel=f"bin of {N_BINS}", title=f"{TITLES[counts]}: bins")
-        axes[row, 0].legend(frameon=False, loc="upper right")
+        axes[row, 1].legend(frameon=False, loc="upper right")
         axes[row, 1].set_xticks([1, 5, 10, 15, 20])
     save(figure, path)
 
