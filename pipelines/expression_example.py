@@ -1,8 +1,8 @@
 """Binning-By-Gene on two real matrices: ovarian tumours (TCGA-OV) and yeast replicates.
 
-Runs the commands of docs/how-to/expression-example.md, says what they printed, and counts what its tables say. A third matrix is
-made of the tumours: their reads thinned to one depth, so that scores tie. ``--figures`` draws the figures (needs matplotlib:
-pip install --group docs).
+Runs the commands of docs/how-to/expression-example.md and counts what its tables say; ``--page`` brings the page up to date. A
+third matrix is made of the tumours: their reads thinned to one depth, so that scores tie. ``--figures`` draws the figures
+(needs matplotlib: pip install --group docs).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import gzip
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--yeast", type=Path, nargs="+", required=True, help="archives of htseq-count files")
     parser.add_argument("--output", type=Path, default=Path("expression-example"), help="folder for everything")
     parser.add_argument("--figures", type=Path, help="folder to draw the figures into")
+    parser.add_argument("--page", type=Path, help="page to bring up to date: its outputs, tables and counts")
     arguments = parser.parse_args()
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,8 @@ def main() -> None:
     lines = document_lines(facts)
     (output / "tables.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+    if arguments.page is not None:
+        arguments.page.write_text(updated_page(arguments.page.read_text(), transcript, lines))
     if arguments.figures is not None:
         draw(opened, scored, arguments.figures)
 
@@ -274,6 +278,21 @@ def spelled(extent: list[int]) -> str:
     """Spell a least and a most."""
     least, most = extent
     return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def updated_page(page: str, transcript: str, lines: list[str]) -> str:
+    """Put what commands print now, but for memory, and the lines of facts in place of those that a page has."""
+    said = {}
+    for block in transcript.split("\n\n"):
+        shown, *printed = (line for line in block.splitlines() if not line.startswith("peak memory"))
+        said[shown] = "\n".join(f"    {line}".rstrip() for line in (shown, *printed))
+    page = re.sub(r"(?m)^    (\$ splicestore .*)(?:\n    .*)*", lambda found: said[found[1]], page)
+    *tables, counts = "\n".join(lines).split("\n\n")
+    for table in tables:
+        header = re.escape(table.splitlines()[0])
+        page = re.sub(rf"(?m)^{header}(?:\n\|.*)*", lambda _, table=table: table, page)
+    listed = "\n".join(f"- {line}" for line in counts.splitlines())
+    return re.sub(r"(?m)^- .* differ between the policies\.(?:\n- .*)*", lambda _: listed, page, count=1)
 
 
 def draw(store: ss.Store, scored: Mapping[str, Scored], folder: Path) -> None:

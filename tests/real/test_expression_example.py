@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -26,9 +27,10 @@ def example(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     output = tmp_path_factory.mktemp("example")
     data = data_dir / "expression"
     figures = ("--figures", output / "figures") if importlib.util.find_spec("matplotlib") else ()
+    shutil.copy(PAGE, output / "page.md")
     subprocess.run(
         [sys.executable, "-W", "error", ROOT / "pipelines" / "expression_example.py", "--ov", data / "tcga_ov_counts.1125x374.tsv.gz",
-         "--yeast", *(data / f"yeast48.{name}_countdata.tar.gz" for name in ("WT", "Snf2")), "--output", output, *figures],
+         "--yeast", *(data / f"yeast48.{name}_countdata.tar.gz" for name in ("WT", "Snf2")), "--output", output, "--page", output / "page.md", *figures],
         check=True, capture_output=True, timeout=600,
     )  # fmt: skip
     return output
@@ -57,10 +59,15 @@ def read_yeast(data_dir: Path) -> np.ndarray:
     return np.array(rows)
 
 
+def masked(text: str) -> str:
+    """Generations aside: encoders have versions."""
+    return re.sub(r"\b[0-9a-f]{16}\b", "G", text)
+
+
 def blocks(text: str) -> dict[str, list[str]]:
-    """Command to the lines it printed, but for those about memory; generations masked, since encoders have versions."""
+    """Command to the lines it printed, but for those about memory."""
     found: dict[str, list[str]] = {}
-    for line in (line.strip() for line in re.sub(r"\b[0-9a-f]{16}\b", "G", text).splitlines()):
+    for line in (line.strip() for line in masked(text).splitlines()):
         if line.startswith("$ "):
             lines = found.setdefault(line, [])
         elif not line:
@@ -83,6 +90,7 @@ def test_every_table_and_output_of_the_page_is_what_the_script_gives(example: Pa
     assert len(said) == 3 + 2 * 6
     assert len(shown) == 8
     assert {name: said.get(name) for name in shown} == shown
+    assert masked((example / "page.md").read_text()) == masked(page)
 
 
 def matrix_of(counts: np.ndarray) -> dict:
