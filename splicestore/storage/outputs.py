@@ -44,6 +44,14 @@ class OutputFolder:
             with target.open("wb") as stream:
                 yield stream
 
+    @contextmanager
+    def local_path(self, name: str) -> Iterator[Path]:
+        """Name one file for a library that opens files itself; sub-folders are made."""
+        target = self._folder / name
+        with io_errors(str(target), "writing"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield target
+
     def write_text(self, name: str, text: str) -> None:
         """Write one text file."""
         with self.open_binary(name) as stream:
