@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -142,7 +142,7 @@ class GeneCard(NetworkCard):
         return self
 
 
-def gene_embeddings(url: str, *, storage_options: dict[str, object] | None = None) -> tuple[tuple[str, ...], Tensor]:
+def gene_embeddings(url: str, *, storage_options: Mapping[str, Any] | None = None) -> tuple[tuple[str, ...], Tensor]:
     """Read what a trained network knows of its genes.
 
     Returns

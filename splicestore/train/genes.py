@@ -86,7 +86,7 @@ class GeneTask:
         )
         return (summed / n_targets.clamp(min=1)).reshape(1)
 
-    def save(self, root: StoreRoot, module: nn.Module, provenance: Mapping[str, Any]) -> GeneCard:
+    def publish(self, root: StoreRoot, module: nn.Module, provenance: Mapping[str, Any]) -> GeneCard:
         """Write the trained weights and their card."""
         settings = self.settings
         return save_network(

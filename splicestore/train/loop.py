@@ -70,7 +70,7 @@ class LearningTask(Protocol):
     def compute(self, module: nn.Module, batch: Any) -> Tensor:
         """Losses of this rank's share of a global batch, (n_losses,): over all ranks they add up to the batch's."""
 
-    def save(self, root: StoreRoot, module: nn.Module, provenance: Mapping[str, Any]) -> NetworkCard:
+    def publish(self, root: StoreRoot, module: nn.Module, provenance: Mapping[str, Any]) -> NetworkCard:
         """Write the trained weights and their card."""
 
 
@@ -267,7 +267,7 @@ def _publish(run: _Run, root: StoreRoot, provenance: Mapping[str, Any] | None) -
     """Write the trained weights and their card."""
     settings = run.task.settings.model_dump(mode="json")
     training = {"settings": settings, "step": run.progress.step, "epoch": run.progress.epoch}
-    return run.task.save(root, run.module, {**(provenance or {}), **training})
+    return run.task.publish(root, run.module, {**(provenance or {}), **training})
 
 
 class _Meter:

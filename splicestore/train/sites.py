@@ -153,7 +153,7 @@ class SiteTask:
         usage = usage_loss(row_logits, rows, batch.global_rows, condition_weights, settings.max_reads)
         return torch.stack([site, usage])
 
-    def save(self, root: StoreRoot, module: nn.Module, provenance: Mapping[str, Any]) -> ModelCard:
+    def publish(self, root: StoreRoot, module: nn.Module, provenance: Mapping[str, Any]) -> ModelCard:
         """Write the trained weights and their card."""
         settings = self.settings
         return save_model(

@@ -40,7 +40,7 @@ SERVICES = {
     "stream": LOW | VIEWS,
     "train": LOW | {"models", "stream"} | VIEWS,
     "predict": LOW | {"models", "stream"} | VIEWS,
-    "export": LOW | VIEWS,
+    "export": LOW | {"models"} | VIEWS,
     "report": LOW | VIEWS,
     "maintenance": LOW | VIEWS,
     "alignments": LOW | {"readers"},
@@ -92,7 +92,7 @@ WRITERS = {
     "save",
 }
 # Text buffers are no files: to_csv into a StringIO.
-BUFFERED = {"export/splicevo.py": {"to_csv"}}
+BUFFERED = {"export/splicevo.py": {"to_csv"}, "export/embeddings.py": {"save"}}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -11,6 +11,7 @@ import torch.multiprocessing
 
 import splicestore as ss
 from splicestore.errors import ConfigError, ModelError
+from splicestore.export.embeddings import export_embeddings
 from splicestore.kernels.tokens import TOKEN_PAD
 from splicestore.models.card import load_card, load_network
 from splicestore.models.genes import GeneCard, GeneTransformer, gene_embeddings
@@ -170,6 +171,20 @@ def test_the_card_gives_the_network_and_its_embeddings_back(trained):
     with pytest.raises(ModelError, match="target"):
         load_card(url)
     assert sum(p.numel() for p in module.parameters()) == sum(p.numel() for p in result.module.parameters())
+
+
+def test_embeddings_are_exported_as_they_are(trained, tmp_path):
+    result, output = trained
+    weights = result.module.gene.weight.detach()[3:].numpy()
+    assert export_embeddings(f"{output}/card.json", str(tmp_path / "g.npy")) == weights.shape
+    np.testing.assert_array_equal(np.load(tmp_path / "g.npy"), weights)
+    assert (tmp_path / "g.genes.txt").read_text().split() == list(result.card.gene_ids)
+    export_embeddings(f"{output}/card.json", str(tmp_path / "g.tsv"))
+    lines = [line.split("\t") for line in (tmp_path / "g.tsv").read_text().splitlines()]
+    assert [line[0] for line in lines] == list(result.card.gene_ids)
+    np.testing.assert_array_equal(np.array([line[1:] for line in lines], dtype=np.float32), weights)
+    with pytest.raises(ConfigError, match=r"g\.csv: embeddings are written as"):
+        export_embeddings(f"{output}/card.json", str(tmp_path / "g.csv"))
 
 
 def test_a_gpt_sees_only_what_came_before():
