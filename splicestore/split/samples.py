@@ -7,9 +7,7 @@ counts are joined too: a library that was submitted again under another accessio
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal, get_args
@@ -20,9 +18,9 @@ from numpy.typing import NDArray
 from splicestore.errors import ConfigError, SplitError, close_names
 from splicestore.expression import Expression
 from splicestore.kernels.components import group_components
+from splicestore.kernels.profiles import name_keys
 from splicestore.kernels.seeded_hash import as_fraction, seeded_hash
 from splicestore.schema import (
-    COUNTS_SHARD,
     SUBSET_NAMES,
     SUBSET_TEST,
     SUBSET_TRAIN,
@@ -129,18 +127,9 @@ def split_samples(
 
 def profile_digests(counts: Expression) -> NDArray[np.uint64]:
     """Digest the counts of every sample, over all genes: (sample,) uint64. Samples without counts have one of their own."""
-    digests = np.empty(counts.n_samples, dtype=np.uint64)
-    for first, rows in _rows(counts):
-        for i, row in enumerate(rows):
-            name = row.tobytes() if row.any() else counts.sample_ids[first + i].encode()
-            digests[first + i] = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
+    digests, empty = counts.sample_digests().copy(), np.flatnonzero(counts.sample_total == 0)
+    digests[empty] = name_keys([counts.sample_ids[row] for row in empty.tolist()])
     return digests
-
-
-def _rows(counts: Expression) -> Iterator[tuple[int, NDArray[np.uint32]]]:
-    height = max(1, min(COUNTS_SHARD[0], 2**26 // max(1, counts.n_genes)))
-    for first in range(0, counts.n_samples, height):
-        yield first, counts.read(slice(first, min(counts.n_samples, first + height)))
 
 
 def _components(counts: Expression, profile: NDArray[np.uint64], options: SampleSplitOptions) -> NDArray[np.int32]:
