@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from splicestore.storage import digest_input
 
 GenesDiffer = Literal["error", "union"]
 _PAR_Y = "_PAR_Y"
+_MAX_OPEN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +95,23 @@ def read_heads(urls: Sequence[str], options: ExpressionOptions) -> tuple[list[Co
     InputError
         For a sample that stands twice, no sample, genes that differ between files (unless ``union``).
     """
-    named = [_read_head(url, options) for url in urls]
+    named = list[_NamedFile]()
+    for url in urls:
+        named.append(_read_head(url, options, named[0] if named else None))
     genes = _join_genes(named, options.genes_differ)
     files = [_count_file(each, genes, options) for each in named]
     _refuse_shared_samples(files)
     return files, genes
 
 
+def reads_all_genes(files: Sequence[CountFile]) -> bool:
+    """Whether samples are read with all their genes at once: where genes differ, and where tables would be parsed for every slab."""
+    is_parsed_again = len(files) > _MAX_OPEN and any(file.n_bytes for file in files)
+    return is_parsed_again or any(file.gene_of is not None for file in files)
+
+
 def open_count_file(url: str, digest: InputDigest, options: ExpressionOptions) -> CountsSource:
-    """Open a file; the last two stay open between the partitions that a process writes, so that a table is parsed once."""
+    """Open a file; the last two stay open between the slabs and partitions that a process reads, so that a table is parsed once."""
     return _opened(url, digest.sha256, options.layer, tuple(sorted(options.storage_options.items())))
 
 
@@ -111,7 +120,7 @@ def close_count_files() -> None:
     _opened.cache_clear()
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=_MAX_OPEN)
 def _opened(url: str, sha256: str, layer: str, storage_options: tuple[tuple[str, Any], ...]) -> CountsSource:
     # By content, so that a worker that lives on does not serve a file that has changed since.
     return open_counts(url, layer=layer, storage_options=dict(storage_options))
@@ -134,11 +143,17 @@ class _NamedFile:
     kept_versions: tuple[LedgerRow, ...]
 
 
-def _read_head(url: str, options: ExpressionOptions) -> _NamedFile:
+def _read_head(url: str, options: ExpressionOptions, first: _NamedFile | None) -> _NamedFile:
     digest = digest_input(url, "counts", storage_options=dict(options.storage_options))
     source = open_count_file(url, digest, options)
-    is_table = type(source).__name__ == "CountTable"
-    return _NamedFile(url, digest, source.head, source.gene_step, is_table, *_stable_ids(source.head.gene_id))
+    head, is_table = source.head, type(source).__name__ == "CountTable"
+    if first is not None and head.gene_id == first.head.gene_id:
+        # A thousand files of one sample would hold 60,000 ids each.
+        head = replace(head, gene_id=first.head.gene_id)
+        return _NamedFile(
+            url, digest, head, source.gene_step, is_table, first.gene_id, first.version, first.kept_versions
+        )
+    return _NamedFile(url, digest, head, source.gene_step, is_table, *_stable_ids(head.gene_id))
 
 
 def _stable_ids(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...], tuple[LedgerRow, ...]]:
@@ -165,6 +180,7 @@ def _join_genes(files: Sequence[_NamedFile], differ: GenesDiffer) -> GeneRows:
             refuse_repeated(each.url, "gene", each.gene_id)
         if differ == "error":
             _refuse_other_genes(files)
+        _refuse_no_common_gene(files)
         ids = tuple(dict.fromkeys(gene for each in files for gene in each.gene_id))
     elif len(files) == 1 or len(set(ids)) < len(ids):
         return _gene_rows(ids, first.version, first.head.gene_symbol, first.head.gene_biotype, files)
@@ -186,7 +202,7 @@ def _gene_rows(
     files: Sequence[_NamedFile],
 ) -> GeneRows:
     of = dict(zip(ids, version, strict=True))
-    ledger = [row for each in files for row in each.kept_versions]
+    ledger = list(dict.fromkeys(row for each in files for row in each.kept_versions))
     for each in files[1:]:
         other = sum(v != of[gene] for gene, v in zip(each.gene_id, each.version, strict=True))
         if other:
@@ -207,6 +223,17 @@ def _refuse_other_genes(files: Sequence[_NamedFile]) -> None:
     raise InputError(
         f"{other.url}: other genes than {first.url}: {what}; --genes-differ union takes all, and marks what a file lacks as not measured"
     )
+
+
+def _refuse_no_common_gene(files: Sequence[_NamedFile]) -> None:
+    known = set(files[0].gene_id)
+    for each in files[1:]:
+        if known.isdisjoint(each.gene_id):
+            raise InputError(
+                f"{each.url}: has none of the genes of {files[0].url} or others before it ({each.gene_id[0]} here, {files[0].gene_id[0]} "
+                "there): other ids, or another species? Spell the ids alike, or make two matrices"
+            )
+        known |= set(each.gene_id)
 
 
 def _stands_again(names: Sequence[str]) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from splicestore.ingest.count_files import (
     close_count_files,
     open_count_file,
     read_heads,
+    reads_all_genes,
 )
 from splicestore.ingest.expression_columns import table_columns
 from splicestore.ingest.release import Release, compare_release
@@ -94,8 +95,7 @@ class _Job:
         """Bytes of one process: a slab of genes as it was read and as it is written, or all genes where files differ."""
         rows = min(COUNTS_SHARD[0], self.n_samples)
         step = max(file.gene_step for file in self.files)
-        is_whole = any(file.gene_of is not None for file in self.files)
-        width = self.n_genes if is_whole else min(self.n_genes, COUNTS_SHARD[1] + step)
+        width = self.n_genes if reads_all_genes(self.files) else min(self.n_genes, COUNTS_SHARD[1] + step)
         # As read, transposed, collected, and one shard encoded.
         slabs = 4 * rows * (2 * step + width + 3 * COUNTS_SHARD[1])
         return INTERPRETER_BYTES + slabs + 3 * sum(file.n_bytes for file in self.files)
@@ -281,6 +281,7 @@ class _RowsTask:
     gene_key: NDArray[np.uint64]
     gene_step: int
     shard_genes: int
+    reads_all_genes: bool
     before: _Before | None
     options: ExpressionOptions
 
@@ -324,9 +325,9 @@ def _rows_tasks(publication: Publication, job: _Job) -> Iterator[_RowsTask]:
         if job.release is not None and expected is not None:
             known = job.release.sample_row[first:last] >= 0
             before = _Before(known, expected[first:last], job.release.gene_row >= 0)
-        step = max(file.gene_step for file in job.files)
+        step, is_whole = max(file.gene_step for file in job.files), reads_all_genes(job.files)
         place = publication.place(name, arrays)
-        yield _RowsTask(place, first, tuple(pieces), key, step, width, before, job.options)
+        yield _RowsTask(place, first, tuple(pieces), key, step, width, is_whole, before, job.options)
 
 
 def _write_rows(task: _RowsTask) -> int:
@@ -382,7 +383,7 @@ class _Profile:
 
 def _whole_shards(task: _RowsTask) -> Iterator[tuple[int, Counts]]:
     """Yield (first gene, counts of all rows), as wide as a shard; the last one may be narrower."""
-    if any(piece.gene_of is not None for piece in task.pieces):
+    if task.reads_all_genes:
         everything = np.zeros((task.n_rows, task.n_genes), dtype=np.uint32)
         _fill(task, 0, task.n_genes, everything)
         for first in range(0, task.n_genes, task.shard_genes):
