@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.expression import Expression
-from splicestore.kernels.binning import score_counts
 from splicestore.kernels.components import group_components
 from splicestore.kernels.correlation import SKETCH_DIMENSIONS, SKETCH_MARGIN, close_pairs, random_signs, unit_rows
 from splicestore.schema import COUNTS_SHARD
@@ -117,6 +116,9 @@ def find_similar(points: SamplePoints, threshold: float, subset: NDArray[np.uint
 
 def _scores(counts: Expression, band: int, wanted: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield (samples, their scores) of some genes of a band, a tile at a time."""
+    # Compiled: most splits look at no score.
+    from splicestore.kernels.binning import score_counts
+
     height, width = COUNTS_SHARD
     for first in range(0, counts.n_samples if len(wanted) else 0, height):
         rows = slice(first, min(counts.n_samples, first + height))
