@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from splicestore.errors import InputError, close_names
+from splicestore.kernels.naming import split_version
+from splicestore.kernels.profiles import add_digests, name_keys
 from splicestore.opened import OpenedGeneration, ledger_frame
 from splicestore.schema import COUNTS_SHARD
 from splicestore.storage import StoreRoot, quiet_zarr
@@ -18,6 +20,11 @@ from splicestore.storage.arrays import read_array
 
 if TYPE_CHECKING:
     import xarray
+
+SAMPLE_CHANGES = ("same", "added", "changed")
+GENE_CHANGES = ("same", "added", "renamed")
+REMOVED_SAMPLE_REASONS = ("not_in_files", "not_selected")
+"""Words of a newer release about the matrix that it follows."""
 
 
 class Table:
@@ -214,6 +221,54 @@ class Expression(SampleGeneMatrix):
         """(sample,) counts over all genes."""
         return self.array("sample_total")
 
+    @cached_property
+    def stable_gene_ids(self) -> list[str]:
+        """Ids without the versions that matrices of encoder 1 have in them."""
+        return self.gene_ids if self.has("gene_version") else [split_version(gene)[0] for gene in self.gene_ids]
+
+    @cached_property
+    def gene_versions(self) -> NDArray[np.int64]:
+        """(gene,) versions of the ids, 0 where there is none."""
+        if self.has("gene_version"):
+            return self.array("gene_version").astype(np.int64)
+        return np.array([split_version(gene)[1] for gene in self.gene_ids], dtype=np.int64)
+
+    def sample_digests(self) -> NDArray[np.uint64]:
+        """Digests of the counts of every sample over all genes, 0 without counts: (sample,) uint64."""
+        if self.has("sample_digest"):
+            return self.array("sample_digest")
+        return count_digests(self, np.ones(self.n_genes, dtype=bool))
+
+    @property
+    def release(self) -> Mapping[str, Any] | None:
+        """What came, went and changed since the matrix that this is a newer release of, as numbers; None if it is of none."""
+        found: Mapping[str, Any] | None = self.attributes.get("release")
+        return found
+
+    def changes_to_pandas(self) -> pd.DataFrame:
+        """Table of the samples and genes that came, went or changed since that matrix: item, id, change, before, after.
+
+        Raises
+        ------
+        InputError
+            If this is no release of another matrix.
+        """
+        if self.release is None:
+            raise InputError(f"{self!r} is no release of another; `ingest expression --release-of OLD` makes one")
+        samples, genes = self.samples_to_pandas(), self.genes_to_pandas()
+        gone, lost = (self._opened.group[f"removed_{item}_id"].shape[0] for item in ("sample", "gene"))  # type: ignore[union-attr]
+        removed_samples, removed_genes = self.table("removed_sample", gone), self.table("removed_gene", lost)
+        parts = [
+            samples[samples["change"] != "same"].assign(item="sample", before="", after=""),
+            removed_samples.assign(item="sample", change="removed", before=removed_samples["reason"], after=""),
+            genes[genes["change"] != "same"]
+            .rename(columns={"symbol_before": "before", "symbol": "after"})
+            .assign(item="gene"),
+            removed_genes.rename(columns={"symbol": "before"}).assign(item="gene", change="removed", after=""),
+        ]
+        columns = ["item", "id", "change", "before", "after"]
+        return pd.concat([part[columns].astype(object) for part in parts], ignore_index=True)
+
     def measured(self, samples: slice, genes: slice = slice(None)) -> NDArray[np.bool_]:
         """(sample, gene) whether the sample's file has the gene at all."""
         return np.asarray(self._file_has_gene[self._sample_file[samples]][:, genes])
@@ -247,3 +302,16 @@ def sample_tiles(
         if len(mine):
             box = counts.read(slice(int(mine[0]), int(mine[-1]) + 1), genes)
             yield (box if len(box) == len(mine) else box[mine - mine[0]]), mine
+
+
+def count_digests(counts: Expression, is_wanted: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Digest the counts of every sample over some genes, a tile at a time: (sample,) uint64."""
+    height, width = COUNTS_SHARD
+    found, key = np.zeros(counts.n_samples, dtype=np.uint64), name_keys(counts.stable_gene_ids)
+    for band in range(0, counts.n_genes, width):
+        wanted = np.flatnonzero(is_wanted[band : band + width])
+        for first in range(0, counts.n_samples if len(wanted) else 0, height):
+            rows = slice(first, min(counts.n_samples, first + height))
+            box = counts.read(rows, slice(band, min(counts.n_genes, band + width)))[:, wanted]
+            add_digests(box, key[band + wanted], found[rows])
+    return found

@@ -17,6 +17,7 @@ from splicestore.cluster import open_executor
 from splicestore.errors import ConfigError, InputError, PlanError
 from splicestore.expression import Expression
 from splicestore.kernels.binning import BIN_MISSING, bin_counts
+from splicestore.kernels.naming import split_version
 from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
 from splicestore.normalized import Normalized
 from splicestore.readers.counts import open_counts
@@ -78,7 +79,7 @@ def match_genes(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64
         Into ``known``, -1 where it is missing.
     """
     rows = _rows(fitted, known)
-    bare = _rows([_bare(name) for name in fitted], [_bare(name) for name in known])
+    bare = _rows([split_version(name)[0] for name in fitted], [split_version(name)[0] for name in known])
     return np.where(rows >= 0, rows, bare)
 
 
@@ -97,11 +98,6 @@ def _places(names: Sequence[str]) -> dict[str, list[int]]:
     for row, name in enumerate(names):
         places.setdefault(name, []).append(row)
     return places
-
-
-def _bare(name: str) -> str:
-    stem, dot, number = name.rpartition(".")
-    return stem if dot and number.isdigit() and stem.startswith("ENS") else name
 
 
 def apply_edges(

@@ -27,14 +27,14 @@ ROOMS = {
     "windows": {"errors", "schema", "kernels", "genome"},
     "splits": {"genome", "opened", "schema", "storage"},
     "predictions": {"errors", "genome", "opened", "storage"},
-    "expression": {"errors", "opened", "schema", "storage"},
+    "expression": {"errors", "kernels", "opened", "schema", "storage"},
     "normalized": {"expression", "storage"},
     "store": {"errors", "expression", "genome", "normalized", "splits", "predictions", "storage"},
 }
 VIEWS = {"genome", "windows", "splits", "predictions", "expression", "normalized", "store"}
 LOW = {"errors", "schema", "memory", "kernels", "storage", "cluster", "config"}
 SERVICES = {
-    "ingest": LOW | {"readers"},
+    "ingest": LOW | {"readers", "expression"},
     "split": LOW | {"readers"} | VIEWS,
     "normalize": LOW | {"readers"} | VIEWS,
     "stream": LOW | VIEWS,
