@@ -60,7 +60,7 @@ class Normalized(Table):
 
     def genes_to_pandas(self) -> pd.DataFrame:
         """Table of the genes: positives, mean and standard deviation of the scores, whether kept and expressed."""
-        return self.table("gene", self.n_genes)
+        return self.table("gene")
 
 
 class Bins(SampleGeneMatrix):
