@@ -16,6 +16,7 @@ from splicestore.cli.output import (
     STEAL,
     STORAGE_OPTION,
     STORE,
+    listed_ids,
     parse_size,
     print_json,
     print_table,
@@ -62,18 +63,14 @@ def fit(
     from splicestore.memory import format_bytes
     from splicestore.normalize import FitOptions, fit_edges
     from splicestore.normalize.quality import SampleQuality
-    from splicestore.storage import input_text_lines
     from splicestore.store import open_store
 
     access = storage_options(storage_option)
-    chosen: Any = None
-    if samples is not None:
-        chosen = tuple(line.strip() for _, line in input_text_lines(samples, storage_options=access) if line.strip())
     options = FitOptions(
         n_bins=n_bins,
         tie_policy=tie_policy,  # type: ignore[arg-type]
         quality=SampleQuality.none() if no_qc else SampleQuality(min_total, max_single_cell, min_nonzero),
-        samples=chosen,
+        samples=listed_ids(samples, access),
         split=split,
         scheduler=scheduler,
         max_memory=parse_size(max_memory, "--max-memory"),
