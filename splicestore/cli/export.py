@@ -81,6 +81,7 @@ def generain(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write.")],
     chunks: Annotated[int, typer.Option(min=1, help="Files that the samples are cut into.")] = 5,
     embedding: Annotated[str, typer.Option(help="Stands in the files' names.")] = "splicestore",
+    tokens: Annotated[str | None, typer.Option(help="Number the genes by these tokens.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT.")] = False,
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
@@ -90,7 +91,9 @@ def generain(
     from splicestore.store import open_store
 
     opened = open_store(store, storage_options=storage_options(storage_option))
-    report = export_generain(opened, bins, out, n_chunks=chunks, embedding=embedding, overwrite=overwrite)
+    report = export_generain(
+        opened, bins, out, n_chunks=chunks, embedding=embedding, tokens=tokens, overwrite=overwrite
+    )
     if as_json:
         print_json(report.document())
         return

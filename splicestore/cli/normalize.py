@@ -191,3 +191,44 @@ def apply(
         ["bins", "status", "generation", "samples", "genes", "missing genes"],
         [[report.name, report.status, report.generation, report.n_samples, report.n_genes, report.n_genes_missing]],
     )
+
+
+@app.command("tokens")
+def tokens(
+    store: Annotated[str, STORE],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the tokens.")],
+    bins: Annotated[list[str], typer.Option("--bins", help="Bins whose genes are numbered; once a species.")],
+    orthology: Annotated[list[str], typer.Option(help="Table of orthologs; repeatable.")] = [],  # noqa: B006
+    orthology_format: Annotated[str, typer.Option(help="auto, or a format named in docs/how-to/split.md.")] = "auto",
+    orthology_level: Annotated[str | None, typer.Option(help="Level of nested groups (OrthoDB, eggNOG).")] = None,
+    column_genome: Annotated[
+        list[str],
+        typer.Option("--column-genome", metavar="SPECIES=BINS", help="What the table calls a species; repeatable."),
+    ] = [],  # noqa: B006
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Number the genes of bins: one token for two orthologs of different species, its own for any other gene."""
+    from splicestore.kernels.tokens import RELATIONS
+    from splicestore.normalize import TokenOptions, publish_tokens
+    from splicestore.store import open_store
+
+    species = dict(pair.split("=", 1) for pair in column_genome if "=" in pair)
+    if len(species) != len(column_genome):
+        raise typer.BadParameter("--column-genome: write SPECIES=BINS, each species once")
+    access = storage_options(storage_option)
+    options = TokenOptions(tuple(orthology), orthology_format, orthology_level, species or None, force, steal)
+    report = publish_tokens(open_store(store, storage_options=access), name, bins, options, storage_options=access)
+    if as_json:
+        print_json(report.document())
+        return
+    print_table(
+        ["genes of", *(relation.replace("_", " ") for relation in RELATIONS)],
+        [[one, *relations.values()] for one, relations in report.genes.items()],
+    )
+    print(
+        f"tokens {report.name} {report.status}, generation {report.generation}: {report.n_tokens:,} tokens, "
+        f"{report.n_shared:,} shared"
+    )

@@ -145,7 +145,7 @@ def test_xarray_is_lazy_and_labelled(views, values):
     assert views["bins"].to_xarray().bins.sel(sample="GSM3", gene=gene).values == values["bins"][3, 270]
 
 
-@pytest.mark.filterwarnings("ignore:The 'future.infer_string' option")
+@pytest.mark.filterwarnings("ignore:The '.*' option is deprecated")
 @pytest.mark.parametrize("lazy", [True, False])
 @pytest.mark.parametrize("name", ["human", "bins"])
 def test_anndata_of_a_selection(views, values, name, lazy):
@@ -241,7 +241,7 @@ def test_counts_that_are_written_and_ingested_again_are_the_same(store, tmp_path
     assert view.gene_symbols == [f"S{i}" for i in range(280, 260, -1)]
 
 
-@pytest.mark.filterwarnings("ignore:The 'future.infer_string' option")
+@pytest.mark.filterwarnings("ignore:The '.*' option is deprecated")
 @pytest.mark.parametrize("sparse", [False, True])
 def test_anndata_reads_the_file(store, tmp_path, values, sparse):
     anndata = pytest.importorskip(
