@@ -54,6 +54,10 @@ def store_summary(store: Store) -> dict[str, Any]:
             }
             for name, b in ((n, store.bins[n]) for n in store.bins)
         },
+        "tokens": {
+            name: {"generation": t.generation, "tokens": t.n_tokens, "bins": ", ".join(t.bins)}
+            for name, t in ((n, store.tokens[n]) for n in store.tokens)
+        },
     }
 
 

@@ -61,6 +61,7 @@ def _print_matrices(summary: dict[str, Any]) -> None:
         "expression": ("samples", "genes"),
         "normalized": ("expression", "samples", "genes", "bins", "tie_policy"),
         "bins": ("expression", "normalized", "samples", "genes"),
+        "tokens": ("tokens", "bins"),
     }
     for kind, names in columns.items():
         if summary[kind]:

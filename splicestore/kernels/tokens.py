@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from splicestore.kernels.shuffle import draw_masks
 
 TOKEN_MASK, TOKEN_PAD, TOKEN_START = 0, 1, 2
-"""Special tokens; GeneRAIN keeps 0..2 for them too, and masks with 0."""
-FIRST_GENE_TOKEN = 3
+"""Special tokens, below those of genes; GeneRAIN keeps 0..2 for them too, and masks with 0."""
 NO_TARGET = -100
 """No loss here: what torch's cross entropy ignores."""
 LEVEL_MASK = 0

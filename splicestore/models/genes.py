@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from splicestore.errors import ModelError
-from splicestore.kernels.tokens import FIRST_GENE_TOKEN, TOKEN_PAD
+from splicestore.kernels.ortholog_tokens import FIRST_GENE_TOKEN
+from splicestore.kernels.tokens import TOKEN_PAD
 from splicestore.models.card import NetworkCard, load_network
 
 Target = Literal["next_gene", "masked_gene", "masked_level"]

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from splicestore.cluster import open_executor
 from splicestore.errors import ConfigError, InputError, PlanError
-from splicestore.expression import Expression
+from splicestore.expression import Expression, as_slice
 from splicestore.kernels.binning import BIN_MISSING, bin_counts
 from splicestore.kernels.naming import split_version
 from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
 from splicestore.normalized import Normalized
-from splicestore.readers.counts import open_counts
+from splicestore.readers.counts import Counts, CountsHead, open_counts
 from splicestore.schema import COUNTS_SHARD, ArraySpec, Plan, check_name
 from splicestore.storage import PartitionPlace, Publication, write_lease
 from splicestore.storage.columns import Column, write_columns
@@ -263,12 +263,6 @@ def _bin_rows(task: _RowsTask) -> int:
     return observed_peak_bytes()
 
 
-def as_slice(index: NDArray[np.integer]) -> Any:
-    """Return a slice where indices follow one another: numpy copies it much faster."""
-    follows = len(index) > 0 and np.array_equal(index, np.arange(index[0], index[0] + len(index)))
-    return slice(int(index[0]), int(index[0]) + len(index)) if follows else index
-
-
 # -- the store's side ----------------------------------------------------------------------------------------------
 
 
@@ -352,14 +346,9 @@ def bin_file(
     InputError
         If the file has none of the genes.
     """
-    if not output.endswith((".npz", ".tsv", ".tsv.gz")):
-        raise ConfigError(f"{output}: bins are written as .npz, .tsv or .tsv.gz")
-    source = open_counts(url, layer=layer, storage_options=storage_options)
-    try:
-        samples, genes = source.head.sample_id, source.head.gene_id
-        counts = source.read(np.arange(len(samples)), 0, len(genes))
-    finally:
-        source.close()
+    check_output(output)
+    head, counts = read_file(url, layer, storage_options)
+    samples, genes = head.sample_id, head.gene_id
     wanted = np.flatnonzero(fitted.gene_is_kept | all_genes)
     names = [fitted.gene_ids[g] for g in wanted.tolist()]
     gene_of = match_genes(fitted.gene_ids, genes)[wanted]
@@ -373,11 +362,28 @@ def bin_file(
     edges = fitted.edges(0, fitted.n_genes)[wanted[known]]
     bins[:, known] = bin_counts(np.ascontiguousarray(counts[:, gene_of[known]]), totals, edges, fitted.tie_policy)
     bins[totals <= 0] = BIN_MISSING
-    write_file(output, _spell(output, bins, samples, names))
+    write_file(output, spell_bins(output, bins, samples, names))
     return {"samples": len(samples), "genes": len(wanted), "genes_missing": len(wanted) - len(known)}
 
 
-def _spell(output: str, bins: NDArray[np.uint16], samples: Sequence[str], genes: Sequence[str]) -> bytes:
+def check_output(output: str) -> None:
+    """Refuse a file of bins whose ending says no known format."""
+    if not output.endswith((".npz", ".tsv", ".tsv.gz")):
+        raise ConfigError(f"{output}: bins are written as .npz, .tsv or .tsv.gz")
+
+
+def read_file(url: str, layer: str, storage_options: Mapping[str, Any] | None) -> tuple[CountsHead, Counts]:
+    """Read a file of counts whole: (its tables, (sample, gene) uint32)."""
+    source = open_counts(url, layer=layer, storage_options=storage_options)
+    try:
+        head = source.head
+        return head, source.read(np.arange(len(head.sample_id)), 0, len(head.gene_id))
+    finally:
+        source.close()
+
+
+def spell_bins(output: str, bins: NDArray[np.uint16], samples: Sequence[str], genes: Sequence[str]) -> bytes:
+    """Spell bins as the ending of their file says."""
     if output.endswith(".npz"):
         buffer = io.BytesIO()
         np.savez_compressed(buffer, bins=bins, sample_id=np.array(samples), gene_id=np.array(genes))

@@ -212,11 +212,6 @@ class ShardedArray:
         return self._layout.shape
 
     @property
-    def rows_at_once(self) -> int:
-        """Rows that are compressed together."""
-        return self._layout.chunk[0]
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of one value."""
         return self._layout.dtype

@@ -51,6 +51,11 @@ class SampleStore(Protocol):
         ...
 
     @property
+    def tokens(self) -> Mapping[str, Any]:
+        """Tokens of the genes of several species by name."""
+        ...
+
+    @property
     def n_requests(self) -> int:
         """Reads that the storage was asked for so far, in this process."""
         ...
@@ -76,7 +81,8 @@ class SampleBatches(BatchSource):
     tokens
         See samples as sequences of their most expressed genes: yields ``TokenBatch`` instead of ``SampleBatch``.
     gene_tokens
-        Tokens by gene id, from 3 on; None: the genes of the stream numbered from 3 on in their order.
+        Tokens by gene id, from 3 on, or the name of stored ones (``normalize tokens``); None: the genes of the stream numbered
+        from 3 on in their order.
     batch_size
         Samples of a global batch, over all ranks; a multiple of ``lanes``.
     seed
@@ -104,7 +110,7 @@ class SampleBatches(BatchSource):
         samples: Sequence[str] | None = None,
         genes: Sequence[str] | None = None,
         tokens: TokenView | None = None,
-        gene_tokens: Mapping[str, int] | None = None,
+        gene_tokens: Mapping[str, int] | str | None = None,
         batch_size: int = 256,
         seed: int = 0,
         lanes: int | None = None,
@@ -146,6 +152,8 @@ class SampleBatches(BatchSource):
         plan = make_sample_plan(options, matrix, chosen, choose_columns(matrix, genes), what)
         if tokens is not None and layer != "bins":
             raise ConfigError(f"tokens are made of bins, not of {layer}: normalize apply makes them")
+        if isinstance(gene_tokens, str):
+            gene_tokens = dict(zip(matrix.gene_ids, store.tokens[gene_tokens].token_of(matrix).tolist(), strict=True))
         self._tokens = None if tokens is None else (tokens, _vocabulary(plan.gene_ids, gene_tokens))
         self._matrix, self._store = matrix, store
         self._begin_stream(plan, reuse_buffers)

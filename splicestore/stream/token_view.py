@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import ConfigError
+from splicestore.kernels.ortholog_tokens import FIRST_GENE_TOKEN
 from splicestore.kernels.tokens import (
-    FIRST_GENE_TOKEN,
     LEVEL_MASK,
     NO_TARGET,
     TOKEN_MASK,

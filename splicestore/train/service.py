@@ -95,6 +95,7 @@ def train_genes_on_split(
         settings.bins,
         split=split,
         genes=settings.genes,
+        gene_tokens=settings.tokens,
         tokens=view,
         batch_size=settings.batch_size,
         seed=settings.seed,

@@ -147,6 +147,8 @@ class GeneTrainSettings(LoopSettings):
     """Of the masked objectives."""
     genes: tuple[str, ...] | None = None
     """Ids or symbols; null for all genes of the bins."""
+    tokens: str | None = None
+    """Name of stored tokens, as of several species; null numbers the genes in their order."""
 
 
 def parse_train_settings(text: str, url: str) -> TrainSettings | GeneTrainSettings:

@@ -28,7 +28,7 @@ ROOMS = {
     "splits": {"genome", "opened", "schema", "storage"},
     "predictions": {"errors", "genome", "opened", "storage"},
     "expression": {"errors", "kernels", "opened", "schema", "storage"},
-    "normalized": {"expression", "storage"},
+    "normalized": {"errors", "expression", "storage"},
     "store": {"errors", "expression", "genome", "normalized", "splits", "predictions", "storage"},
 }
 VIEWS = {"genome", "windows", "splits", "predictions", "expression", "normalized", "store"}
