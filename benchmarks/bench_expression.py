@@ -102,10 +102,16 @@ def ingest(store: Path, source: Path) -> Run:
     return run_process(command_line("ingest", "expression", store, "x", source, "--json"))
 
 
+def stored_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def bench_size(cache: Path, scratch: Path, n_samples: int, n_genes: int, rounds: int) -> Case:
     """Compare speed at one size."""
     store = scratch / "store"
-    ingested = ingest(store, counts_file(cache, "h5", n_samples, n_genes))
+    source = counts_file(cache, "h5", n_samples, n_genes)
+    ingested = ingest(store, source)
     array = counts_file(cache, "npy", n_samples, n_genes)
     arms = {
         "ours": our_arm(store),
@@ -120,9 +126,13 @@ def bench_size(cache: Path, scratch: Path, n_samples: int, n_genes: int, rounds:
     figures = {f"{name}_elements_per_cpu_s": elements / median(runs[name], "cpu_s") for name in arms}
     figures |= {
         "ingest_wall_s": ingested.wall_s,
+        "ingest_cpu_s": ingested.cpu_s,
+        "ingest_raw_mib_per_cpu_s": 4 * elements / MIB / ingested.cpu_s,
+        "ingest_h5_mib_per_cpu_s": source.stat().st_size / MIB / ingested.cpu_s,
         "ingest_peak_mib": (ingested.peak_bytes or 0) / MIB,
-        "counts_stored_mib": sum(p.stat().st_size for p in (store / "expression").rglob("*") if p.is_file()) / MIB,
-        "bins_stored_mib": sum(p.stat().st_size for p in (store / "bins").rglob("*") if p.is_file()) / MIB,
+        "counts_stored_mib": stored_bytes(store / "expression") / MIB,
+        "stored_bytes_per_count": stored_bytes(store / "expression") / elements,
+        "bins_stored_mib": stored_bytes(store / "bins") / MIB,
         "counts_raw_mib": 4 * elements / MIB,
         "ours_over_generain": paired_ratio(runs, "generain", "ours"),
     }

@@ -80,7 +80,7 @@ def measure_entropy(n_blocks: int, windows_a_block: int) -> dict[str, Any]:
     for live in LIVE:
         order = order_of(n_blocks, windows_a_block, live)
         # The last batches are those before the first lane runs out.
-        last = min(order.lane_windows) // order.per_lane - BATCHES_MEANED
+        last = min(order.lane_rows) // order.per_lane - BATCHES_MEANED
         for place, first in (("start", 0), ("middle", last // 2), ("end", last)):
             steps = itertools.islice(order.steps(Reader(), first), BATCHES_MEANED)
             bits = [entropy(step.window * NEIGHBOURHOODS // n_windows) for step in steps]

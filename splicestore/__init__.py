@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from splicestore.simulate import simulate_study
     from splicestore.split import split_windows
     from splicestore.store import Store, open_store
-    from splicestore.stream import Batch, WindowStream, densify_usage, one_hot
+    from splicestore.stream import Batch, SampleStream, TokenView, WindowStream, densify_usage, one_hot
     from splicestore.windows import WindowSet
 
 _HOMES = {
     "Batch": "splicestore.stream",
     "Genome": "splicestore.genome",
     "Plan": "splicestore.schema",
+    "SampleStream": "splicestore.stream",
     "Store": "splicestore.store",
+    "TokenView": "splicestore.stream",
     "WindowSet": "splicestore.windows",
     "WindowStream": "splicestore.stream",
     "densify_usage": "splicestore.stream",
@@ -38,7 +40,9 @@ __all__ = [
     "Batch",
     "Genome",
     "Plan",
+    "SampleStream",
     "Store",
+    "TokenView",
     "WindowSet",
     "WindowStream",
     "densify_usage",

@@ -1,4 +1,4 @@
-"""Published normalisations: the edges of every gene's bins or what a scaling needs, and the bins and values of whole matrices."""
+"""Published normalisations: edges of bins or what a scaling needs, the bins and values of whole matrices, tokens of their genes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from splicestore.errors import ConfigError
+from splicestore.errors import ConfigError, close_names
 from splicestore.expression import SampleGeneMatrix, Table
 from splicestore.storage.arrays import read_array
 
@@ -89,7 +89,7 @@ class Normalized(Table):
 
     def genes_to_pandas(self) -> pd.DataFrame:
         """Table of the genes: positives, mean and standard deviation of the scores, whether kept and expressed."""
-        return self.table("gene", self.n_genes)
+        return self.table("gene")
 
 
 class Bins(SampleGeneMatrix):
@@ -129,3 +129,47 @@ class Scaled(SampleGeneMatrix):
     def expression(self) -> tuple[str, str]:
         """Name and generation of the counts."""
         return self.pinned("expression")
+
+
+class Tokens(Table):
+    """Numbers of the genes of some bins: one for a pair of orthologs, its own for any other gene; from 3 on."""
+
+    kind = "tokens"
+
+    def __repr__(self) -> str:
+        return f"Tokens({self.name!r}, generation {self.generation}, {self.n_tokens:,} tokens, bins {', '.join(self.bins)})"
+
+    @property
+    def bins(self) -> dict[str, str]:
+        """Generation of each of the bins whose genes have a token, by name."""
+        return {str(name): str(generation) for name, generation in self.attributes["pins"]["bins"].items()}
+
+    @property
+    def n_tokens(self) -> int:
+        """Rows of an embedding: the highest token plus one, so the first three, which no gene has, are among them."""
+        return int(self.attributes["n_tokens"])
+
+    def token_of(self, bins: str | Bins) -> NDArray[np.int32]:
+        """Tokens of the genes of some bins, in the order of their columns: (gene,) int32.
+
+        Raises
+        ------
+        ConfigError
+            If they have no tokens here, or (for opened bins) are of another generation than those that have.
+        """
+        name = bins if isinstance(bins, str) else bins.name
+        if name not in self.bins:
+            raise ConfigError(f"tokens {self.name} are not of bins {name}; {close_names(name, self.bins)}")
+        if not isinstance(bins, str) and bins.generation != self.bins[name]:
+            raise ConfigError(
+                f"tokens {self.name} are of bins {name} generation {self.bins[name]}, not {bins.generation}: run `normalize tokens` again"
+            )
+        return np.asarray(self.array("gene_token")[self._gene_bins == list(self.bins).index(name)])
+
+    @cached_property
+    def _gene_bins(self) -> NDArray[np.uint16]:
+        return self.array("gene_bins")
+
+    def gene_table(self) -> pd.DataFrame:
+        """Table of the genes: id, bins, relation to the other species, symbol, token."""
+        return self.table("gene")

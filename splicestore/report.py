@@ -50,6 +50,10 @@ def store_summary(store: Store) -> dict[str, Any]:
         "scaled": {
             name: {**_matrix_summary(store.scaled[name]), "method": store.scaled[name].method} for name in store.scaled
         },
+        "tokens": {
+            name: {"generation": t.generation, "tokens": t.n_tokens, "bins": ", ".join(t.bins)}
+            for name, t in ((n, store.tokens[n]) for n in store.tokens)
+        },
     }
 
 

@@ -65,7 +65,7 @@ class Store:
 
     def __init__(self, root: StoreRoot) -> None:
         from splicestore.expression import Expression, SampleSplit
-        from splicestore.normalized import Bins, Normalized, Scaled
+        from splicestore.normalized import Bins, Normalized, Scaled, Tokens
         from splicestore.predictions import Predictions
         from splicestore.splits import Split
 
@@ -78,6 +78,7 @@ class Store:
         self.normalized: NamedViews[Normalized] = NamedViews(root, "normalized", Normalized)
         self.bins: NamedViews[Bins] = NamedViews(root, "bins", Bins)
         self.scaled: NamedViews[Scaled] = NamedViews(root, "scaled", Scaled)
+        self.tokens: NamedViews[Tokens] = NamedViews(root, "tokens", Tokens)
 
     @property
     def url(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from splicestore.cluster import open_executor
 from splicestore.errors import PlanError
@@ -80,6 +80,8 @@ class Job(Generic[Placed]):
     """Bytes that a task may need."""
     unit: str
     """What the tasks divide, for progress."""
+    attributes: Callable[[Publication], Mapping[str, Any]] = lambda _: {}
+    """Group attributes that are known when all is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ def publish_in_tasks(root: StoreRoot, job: Job[Placed], options: TaskOptions, pr
             publication.provenance.update(
                 projected_peak_bytes=job.memory, observed_peak_bytes=max(peak, observed_peak_bytes())
             )
-            publication.finalise([TABLES, *(task.place.name for task in tasks)])
+            parts = [TABLES, *(task.place.name for task in tasks)]
+            publication.finalise(parts, job.attributes(publication))
         lease.check()
         status = "published" if publication.switch() else "unchanged"
     return Outcome(publication, status, max(peak, observed_peak_bytes()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -268,6 +268,10 @@ def expression(
         ),
     ] = "error",
     layer: Annotated[str, typer.Option(help="Of h5ad files: X, raw/X or a layer.")] = "X",
+    release_of: Annotated[
+        str | None,
+        typer.Option(metavar="OLD", help="FILE is a newer release of this matrix: store what came, went and changed."),
+    ] = None,
     max_memory: Annotated[str | None, MAX_MEMORY] = None,
     steal: Annotated[bool, STEAL] = False,
     force: Annotated[bool, FORCE] = False,
@@ -277,7 +281,8 @@ def expression(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Put raw counts of samples by genes into a store; files follow one another."""
-    from splicestore.ingest.expression import ExpressionOptions, ingest_expression
+    from splicestore.ingest.count_files import ExpressionOptions
+    from splicestore.ingest.expression import ingest_expression
     from splicestore.ingest.sample_selection import SampleSelection, split_series
     from splicestore.memory import format_bytes
     from splicestore.storage import StoreRoot
@@ -289,6 +294,7 @@ def expression(
         selection=SampleSelection(tuple(where), tuple(split_series(series or "")), search),
         genes_differ=genes_differ,  # type: ignore[arg-type]
         layer=layer,
+        release_of=release_of,
         scheduler=scheduler,
         max_memory=parse_size(max_memory, "--max-memory"),
         storage_options=options,
@@ -298,14 +304,25 @@ def expression(
     )
     with progress_bar(as_json) as progress:
         report = ingest_expression(StoreRoot(store, options), name, files, run, progress=progress)
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
         print_json(report.document())
         return
     print_table(
-        ["expression", "status", "generation", "samples", "genes", "not selected", "empty samples", "repeated symbols"],
+        ["expression", "status", "generation", "samples", "genes", "not selected", "empty samples", "repeated symbols", "repeated ids"],
         [[report.name, report.status, report.generation, report.n_samples, report.n_genes, report.n_not_selected,
-          report.n_samples_empty, report.n_symbols_repeated]],
+          report.n_samples_empty, report.n_symbols_repeated, report.n_ids_repeated]],
     )  # fmt: skip
+    if report.release is not None:
+        _print_release(report.release)
     print(
         f"peak memory: projected {format_bytes(report.projected_peak_bytes)}, observed {format_bytes(report.observed_peak_bytes)}"
     )
+
+
+def _print_release(release: Mapping[str, Any]) -> None:
+    """Print how a matrix differs from the one that it is a newer release of."""
+    for item in ("samples", "genes"):
+        told = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in release[item].items())
+        print(f"{item} since {release['of']}: {told}")

@@ -62,6 +62,7 @@ def _print_matrices(summary: dict[str, Any]) -> None:
         "normalized": ("expression", "samples", "genes", "method", "bins", "tie_policy"),
         "bins": ("expression", "normalized", "samples", "genes"),
         "scaled": ("expression", "normalized", "method", "samples", "genes"),
+        "tokens": ("tokens", "bins"),
     }
     for kind, names in columns.items():
         if summary[kind]:

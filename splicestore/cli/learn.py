@@ -40,21 +40,27 @@ def train(
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Train the reference network on a split; the same command goes on where it stopped."""
+    """Train a reference network on a split of windows, or of samples (`bins:` in CONFIG); the same command goes on where it stopped."""
     from splicestore.memory import format_bytes
     from splicestore.store import open_store
-    from splicestore.train import load_train_settings, train_on_split
+    from splicestore.train import GeneTrainSettings, load_train_settings, train_genes_on_split, train_on_split
 
     settings = load_train_settings(config)
-    if shuffled_labels:
-        settings = settings.model_copy(update={"shuffled_labels": True})
     opened = open_store(store, storage_options=storage_options(storage_option))
-    result = train_on_split(opened, split, settings, output, device=_device(device), on_log=None if as_json else _log)
+    device, on_log = _device(device), None if as_json else _log
+    if isinstance(settings, GeneTrainSettings):
+        if shuffled_labels:
+            raise typer.BadParameter("--shuffled-labels is of splice sites; the baselines of genes need no control")
+        result = train_genes_on_split(opened, split, settings, output, device=device, on_log=on_log)
+    else:
+        if shuffled_labels:
+            settings = settings.model_copy(update={"shuffled_labels": True})
+        result = train_on_split(opened, split, settings, output, device=device, on_log=on_log)
     if as_json:
         print_json(result.document())
         return
     print(
-        f"{result.step} steps in {result.seconds:.0f} s, {result.windows_per_second:.0f} windows/s, "
+        f"{result.step} steps in {result.seconds:.0f} s, {result.rows_per_second:.0f} {result.rows_name}/s, "
         f"peak memory {format_bytes(result.observed_peak_bytes)}"
     )
     if result.stream["batches"]:
@@ -85,6 +91,9 @@ def evaluate(
     subset: Annotated[str, typer.Option(help="test | val | train")] = "test",
     control: Annotated[str | None, typer.Option(help="Card of a model trained with --shuffled-labels.")] = None,
     min_reads: Annotated[float, typer.Option(help="Sites with fewer reads do not count for usage.")] = 10,
+    bins: Annotated[
+        str | None, typer.Option(help="For a model of genes: bins to score; those it was trained on by default.")
+    ] = None,
     device: Annotated[str | None, DEVICE] = None,
     output: Annotated[str | None, typer.Option(help="Also write the JSON document here.")] = None,
     scheduler: Annotated[str, SCHEDULER] = "sync",
@@ -92,17 +101,26 @@ def evaluate(
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Score held-out windows, beside a motif baseline: average precision, top-k accuracy, usage correlations."""
+    """Score held-out windows or samples, beside baselines: average precision, top-k accuracy, usage; loss and accuracy of genes."""
     import json
 
     from splicestore.cli.output import plain
-    from splicestore.models.card import load_model
+    from splicestore.models.card import card_target, load_model
     from splicestore.storage.outputs import write_file
     from splicestore.store import open_store
-    from splicestore.train import evaluate_on_split
+    from splicestore.train import evaluate_genes_on_split, evaluate_on_split
 
     target = _device(device)
     opened = open_store(store, storage_options=storage_options(storage_option))
+    if card_target(model) != "positions":
+        genes = evaluate_genes_on_split(opened, split, model, bins=bins, subset=subset, device=target).document()
+        if output is not None:
+            write_file(output, json.dumps(plain(genes), indent=2).encode())
+        if as_json:
+            print_json(genes)
+        else:
+            print_table(list(genes), [["-" if value is None else value for value in genes.values()]])
+        return
     found = evaluate_on_split(
         opened,
         split,

@@ -16,6 +16,7 @@ from splicestore.cli.output import (
     STEAL,
     STORAGE_OPTION,
     STORE,
+    listed_ids,
     parse_size,
     print_json,
     print_table,
@@ -74,16 +75,12 @@ def fit(
     """Fit the edges of every gene's bins, or what a scaling needs, and store them."""
     from splicestore.normalize import FitOptions, ScalingOptions, fit_edges, fit_scaling
     from splicestore.normalize.quality import SampleQuality
-    from splicestore.storage import input_text_lines
     from splicestore.store import open_store
 
     access = storage_options(storage_option)
-    chosen: Any = None
-    if samples is not None:
-        chosen = tuple(line.strip() for _, line in input_text_lines(samples, storage_options=access) if line.strip())
     common: dict[str, Any] = {
         "quality": SampleQuality.none() if no_qc else SampleQuality(min_total, max_single_cell, min_nonzero),
-        "samples": chosen,
+        "samples": listed_ids(samples, access),
         "split": split,
         "scheduler": scheduler,
         "max_memory": parse_size(max_memory, "--max-memory"),
@@ -203,6 +200,13 @@ def apply(
         str | None, typer.Argument(metavar="[NAME]", help="Name of the bins or values; not with -o.")
     ] = None,
     edges: Annotated[str, typer.Option(help="Name of the normalisation; with -o STORE/NAME.")] = "",
+    generain_reference: Annotated[
+        str | None, typer.Option(metavar="REF.npy", help="With -o, instead of edges: GeneRAIN's reference values.")
+    ] = None,
+    gene_symbols: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Symbols of the reference's columns, one a line.")
+    ] = None,
+    n_bins: Annotated[int, typer.Option(help="With a reference: bins that it is of.")] = 2000,
     expression: Annotated[str | None, typer.Option(help="Counts to take; those it was fitted to by default.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help=".npz, .tsv or .tsv.gz.")] = None,
     all_genes: Annotated[bool, typer.Option(help="Also the weaker of two genes with one symbol.")] = False,
@@ -219,9 +223,12 @@ def apply(
     from splicestore.normalize import ApplyOptions, apply_edges, apply_scaling, normalize_file
     from splicestore.store import open_store
 
+    access = storage_options(storage_option)
+    if generain_reference is not None:
+        _apply_reference(store, name, edges, generain_reference, gene_symbols, output, n_bins, layer, access, as_json)
+        return
     if not edges:
         raise typer.BadParameter("--edges: name the normalisation")
-    access = storage_options(storage_option)
     if output is not None:
         if name is not None:
             raise typer.BadParameter(
@@ -232,12 +239,7 @@ def apply(
             raise typer.BadParameter(f"--edges {edges!r}: with -o write STORE/NAME")
         normalized = open_store(root, storage_options=access).normalized[fitted]
         found = normalize_file(normalized, store, output, layer=layer, all_genes=all_genes, storage_options=access)
-        if as_json:
-            print_json({**found, "output": output, "generation": normalized.generation})
-        else:
-            print(
-                f"{output}: {found['samples']:,} samples, {found['genes']:,} genes, {found['genes_missing']:,} of them missing"
-            )
+        _print_file({**found, "output": output, "generation": normalized.generation}, as_json)
         return
     if name is None:
         raise typer.BadParameter("NAME of the bins or values is missing; or write FILE -o OUT")
@@ -260,4 +262,78 @@ def apply(
     print_table(
         [report.kind, "status", "generation", "samples", "genes", "missing genes"],
         [[report.name, report.status, report.generation, report.n_samples, report.n_genes, report.n_genes_missing]],
+    )
+
+
+def _apply_reference(
+    file: str,
+    name: str | None,
+    edges: str,
+    reference: str,
+    symbols: str | None,
+    output: str | None,
+    n_bins: int,
+    layer: str,
+    access: dict[str, Any],
+    as_json: bool,
+) -> None:
+    from splicestore.normalize.generain_reference import bin_file_among_reference, read_generain_reference
+
+    if output is None or symbols is None or name is not None or edges:
+        raise typer.BadParameter(
+            "write --generain-reference REF.npy --gene-symbols REF.gene_symbols.txt FILE -o OUT, without --edges"
+        )
+    read = read_generain_reference(reference, symbols, storage_options=access)
+    found = bin_file_among_reference(read, file, output, n_bins=n_bins, layer=layer, storage_options=access)
+    _print_file({**found, "output": output}, as_json)
+
+
+def _print_file(found: dict[str, Any], as_json: bool) -> None:
+    """Print what became of a file's samples."""
+    if as_json:
+        print_json(found)
+        return
+    print(
+        f"{found['output']}: {found['samples']:,} samples, {found['genes']:,} genes, {found['genes_missing']:,} of them missing"
+    )
+
+
+@app.command("tokens")
+def tokens(
+    store: Annotated[str, STORE],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the tokens.")],
+    bins: Annotated[list[str], typer.Option("--bins", help="Bins whose genes are numbered; once a species.")],
+    orthology: Annotated[list[str], typer.Option(help="Table of orthologs; repeatable.")] = [],  # noqa: B006
+    orthology_format: Annotated[str, typer.Option(help="auto, or a format named in docs/how-to/split.md.")] = "auto",
+    orthology_level: Annotated[str | None, typer.Option(help="Level of nested groups (OrthoDB, eggNOG).")] = None,
+    column_genome: Annotated[
+        list[str],
+        typer.Option("--column-genome", metavar="SPECIES=BINS", help="What the table calls a species; repeatable."),
+    ] = [],  # noqa: B006
+    steal: Annotated[bool, STEAL] = False,
+    force: Annotated[bool, FORCE] = False,
+    storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Number the genes of bins: one token for two orthologs of different species, its own for any other gene."""
+    from splicestore.kernels.ortholog_tokens import RELATIONS
+    from splicestore.normalize import TokenOptions, publish_tokens
+    from splicestore.store import open_store
+
+    species = dict(pair.split("=", 1) for pair in column_genome if "=" in pair)
+    if len(species) != len(column_genome):
+        raise typer.BadParameter("--column-genome: write SPECIES=BINS, each species once")
+    access = storage_options(storage_option)
+    options = TokenOptions(tuple(orthology), orthology_format, orthology_level, species or None, force, steal)
+    report = publish_tokens(open_store(store, storage_options=access), name, bins, options, storage_options=access)
+    if as_json:
+        print_json(report.document())
+        return
+    print_table(
+        ["genes of", *(relation.replace("_", " ") for relation in RELATIONS)],
+        [[one, *relations.values()] for one, relations in report.genes.items()],
+    )
+    print(
+        f"tokens {report.name} {report.status}, generation {report.generation}: {report.n_tokens:,} tokens, "
+        f"{report.n_shared:,} shared"
     )

@@ -61,6 +61,15 @@ def storage_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def listed_ids(file: str | None, access: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Read ids, one a line; None without a file."""
+    from splicestore.storage import input_text_lines
+
+    if file is None:
+        return None
+    return tuple(line.strip() for _, line in input_text_lines(file, storage_options=access) if line.strip())
+
+
 def plain(value: Any) -> Any:
     """Make a value JSON can hold: NaN becomes null."""
     if isinstance(value, Mapping):

@@ -146,6 +146,15 @@ def samples(
             "--allow-identical", help="Let samples with the same counts fall into different subsets; they are counted."
         ),
     ] = False,
+    similar: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R", help="Count samples in different subsets whose log scores are correlated at least so."
+        ),
+    ] = None,
+    join_similar: Annotated[
+        bool, typer.Option("--join-similar", help="With --similar: keep such samples together.")
+    ] = False,
     steal: Annotated[bool, STEAL] = False,
     force: Annotated[bool, FORCE] = False,
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
@@ -161,6 +170,8 @@ def samples(
         val_fraction=val_fraction,
         seed=seed,
         join_identical=not allow_identical,
+        similar=similar,
+        join_similar=join_similar,
         force=force,
         steal=steal,
     )
@@ -180,3 +191,11 @@ def samples(
         f"largest component: {report.largest_component_fraction:.1%} of the samples; with the same counts as another: "
         f"{report.n_identical:,}, across subsets {report.n_identical_across:,}"
     )
+    if report.similar is not None:
+        found = report.similar
+        how = "" if found["is_exact"] else ", by sketches"
+        print(
+            f"correlated with another at {found['threshold']} or above{how}: {found['n_samples']:,}, across subsets {found['n_across']:,}"
+        )
+        for first, second, r in found["examples"]:
+            print(f"  {first} and {second}: {r:.4f}")

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from splicestore.errors import ConfigError
 from splicestore.expression import Expression, sample_tiles
 from splicestore.kernels.binning import score_counts
+from splicestore.kernels.ortholog_tokens import FIRST_GENE_TOKEN
 from splicestore.normalized import Bins, Normalized
 from splicestore.storage.outputs import OutputFolder, output_folder
 from splicestore.store import Store
 
-FIRST_TOKEN = 3
-"""0, 1 and 2 are GeneRAIN's own."""
 REFERENCE_SHARE = 0.005
 _ROWS_AT_ONCE = 1024
 _GENES_AT_ONCE = 256
@@ -47,7 +46,14 @@ class GeneRainReport:
 
 
 def export_generain(
-    store: Store, bins: str, out: str, *, n_chunks: int = 5, embedding: str = "splicestore", overwrite: bool = False
+    store: Store,
+    bins: str,
+    out: str,
+    *,
+    n_chunks: int = 5,
+    embedding: str = "splicestore",
+    tokens: str | None = None,
+    overwrite: bool = False,
 ) -> GeneRainReport:
     """Write the bins of the samples that edges were fitted to, as GeneRAIN's files.
 
@@ -61,11 +67,14 @@ def export_generain(
         Files of samples.
     embedding
         Stands in the names of files, where GeneRAIN has its gene embedding's name.
+    tokens
+        Name of tokens of these bins, as of several species; None numbers the genes in their order.
 
     Raises
     ------
     ConfigError
-        If the bins are of other counts than the edges, the edges of more samples than the counts, or two genes have one symbol.
+        If the bins are of other counts than the edges, the edges of more samples than the counts, two genes have one symbol, or the
+        tokens are of other bins.
     """
     view = store.bins[bins]
     fitted = store.normalized.at(*view.normalized)
@@ -83,6 +92,9 @@ def export_generain(
     symbols = [symbol or gene for symbol, gene in zip(view.gene_symbols, view.gene_ids, strict=True)]
     if len(set(symbols)) < len(symbols):
         raise ConfigError(f"bins {bins}: two genes have one symbol; apply the edges without --all-genes")
+    numbers = list(range(FIRST_GENE_TOKEN, FIRST_GENE_TOKEN + len(symbols)))
+    if tokens is not None:
+        numbers = store.tokens[tokens].token_of(view).tolist()
     rows = np.flatnonzero(fitted.array("sample_is_fitted"))
     genes = np.flatnonzero(fitted.gene_is_kept | view.attributes["options"]["all_genes"])
     name, total = bins, fitted.n_bins
@@ -90,8 +102,7 @@ def export_generain(
         files = _write_bins(output, view, rows, n_chunks, f"{name}_bin_tot{total}_final_{embedding}")
         statistics = f"{name}_with_zero_expr_genes.gene_stat_filt_on_z_dup.tsv"
         output.write_text(statistics, _gene_statistics(fitted))
-        tokens = {symbol: FIRST_TOKEN + i for i, symbol in enumerate(symbols)}
-        output.write_text(f"{name}_gene_to_idx.json", json.dumps(tokens, indent=1))
+        output.write_text(f"{name}_gene_to_idx.json", json.dumps(dict(zip(symbols, numbers, strict=True)), indent=1))
         reference = f"{name}_bin_tot{total}_{embedding}_{REFERENCE_SHARE}_subsampled"
         n_reference = _write_reference(output, counts, rows, genes, reference)
         output.write_text(f"{reference}.gene_symbols.txt", "".join(f"{symbol}\n" for symbol in symbols))

@@ -6,65 +6,38 @@ shards: some thousand samples, all genes.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import InputError
-from splicestore.ingest.sample_selection import (
-    SERIES_COLUMN,
-    SampleSelection,
-    describe_selection,
-    select_samples,
-    split_series,
+from splicestore.expression import SAMPLE_CHANGES
+from splicestore.ingest.count_files import (
+    CountFile,
+    ExpressionOptions,
+    GeneRows,
+    close_count_files,
+    open_count_file,
+    read_heads,
+    reads_all_genes,
 )
+from splicestore.ingest.expression_columns import table_columns
+from splicestore.ingest.release import Release, compare_release
+from splicestore.ingest.sample_selection import describe_selection
+from splicestore.kernels.profiles import add_digests, name_keys
 from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
-from splicestore.readers.counts import Counts, CountsHead, CountsSource, open_counts, refuse_repeated
-from splicestore.schema import (
-    COUNTS_CHUNK,
-    COUNTS_SHARD,
-    ArraySpec,
-    InputDigest,
-    LedgerRow,
-    Plan,
-    check_name,
-    counts_shard,
-)
-from splicestore.storage import (
-    PartitionPlace,
-    Publication,
-    StoreRoot,
-    absolute_url,
-    digest_input,
-)
+from splicestore.readers.counts import Counts
+from splicestore.schema import COUNTS_CHUNK, COUNTS_SHARD, ArraySpec, InputDigest, Plan, check_name, counts_shard
+from splicestore.storage import PartitionPlace, Publication, StoreRoot, absolute_url
 from splicestore.storage.arrays import read_arrays
-from splicestore.storage.columns import Column, ledger_columns, vocabulary_column
+from splicestore.storage.columns import Column
 from splicestore.tasks import Job, Outcome, Progress, publish_in_tasks, refuse_oversized
 
-EXPRESSION_ENCODER = 1
-GenesDiffer = Literal["error", "union"]
-
-
-@dataclass(frozen=True, slots=True)
-class ExpressionOptions:
-    """How files of counts are put together."""
-
-    selection: SampleSelection = field(default_factory=SampleSelection)
-    genes_differ: GenesDiffer = "error"
-    """What to do where files have other genes: refuse, or take all genes, missing ones of a file marked as not measured."""
-    layer: str = "X"
-    """Of h5ad files."""
-    scheduler: str = "sync"
-    max_memory: int | None = None
-    storage_options: Mapping[str, Any] = field(default_factory=dict)
-    profile: str | None = None
-    force: bool = False
-    steal: bool = False
+EXPRESSION_ENCODER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +51,13 @@ class ExpressionReport:
     n_genes: int
     n_not_selected: int
     n_symbols_repeated: int
+    n_ids_repeated: int
     n_samples_empty: int
+    release: dict[str, Any] | None
+    """Of which matrix, and how many samples and genes came, went and changed."""
     projected_peak_bytes: int
     observed_peak_bytes: int
+    warnings: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Spell the report for ``--json``."""
@@ -88,20 +65,64 @@ class ExpressionReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _InputFile:
-    """One file: the samples taken of it, and where its genes lie in the matrix."""
+class _Job:
+    """All that is known before a count is read."""
 
-    url: str
-    digest: InputDigest
-    head: CountsHead
-    rows: NDArray[np.int64]
-    """(n,) samples of the file, ascending."""
-    gene_of: NDArray[np.int64] | None
-    """(gene of the matrix,) its gene in the file, -1 where the file lacks it; None: the same genes in the same order."""
-    gene_step: int
-    is_table: bool
-    n_bytes: int
-    """In memory, where the file is read whole."""
+    root: StoreRoot
+    name: str
+    files: Sequence[CountFile]
+    genes: GeneRows
+    release: Release | None
+    options: ExpressionOptions
+
+    @property
+    def n_samples(self) -> int:
+        return sum(len(file.rows) for file in self.files)
+
+    @property
+    def n_genes(self) -> int:
+        return len(self.genes)
+
+    @property
+    def selected(self) -> str:
+        return describe_selection(self.options.selection)
+
+    def part_names(self) -> list[str]:
+        return [f"rows-{part:05d}" for part in range(-(-self.n_samples // counts_shard(self.n_samples, 1)[0]))]
+
+    def projected_peak_bytes(self) -> int:
+        """Bytes of one process: a slab of genes as it was read and as it is written, or all genes where files differ."""
+        rows = min(COUNTS_SHARD[0], self.n_samples)
+        step = max(file.gene_step for file in self.files)
+        width = self.n_genes if reads_all_genes(self.files) else min(self.n_genes, COUNTS_SHARD[1] + step)
+        # As read, transposed, collected, and one shard encoded.
+        slabs = 4 * rows * (2 * step + width + 3 * COUNTS_SHARD[1])
+        return INTERPRETER_BYTES + slabs + 3 * sum(file.n_bytes for file in self.files)
+
+    def matrix_specs(self) -> list[ArraySpec]:
+        """Specify what is made of the counts."""
+        shard = counts_shard(self.n_samples, self.n_genes)
+        counts = ArraySpec("counts", (self.n_samples, self.n_genes), ("sample", "gene"), "uint32", COUNTS_CHUNK, shard)
+        per_sample = dict(_PER_SAMPLE)
+        attributes: dict[str, dict[str, Any]] = {}
+        if self.release is not None:
+            per_sample["sample_change"] = "uint8"
+            attributes["sample_change"] = {"vocabulary": list(SAMPLE_CHANGES)}
+        return [
+            counts,
+            *(
+                ArraySpec(name, (self.n_samples,), ("sample",), dtype, (shard[0],), attributes=attributes.get(name, {}))
+                for name, dtype in per_sample.items()
+            ),
+        ]
+
+
+_PER_SAMPLE = {
+    "sample_total": "int64",
+    "sample_n_nonzero": "int32",
+    "sample_max": "uint32",
+    "sample_digest": "uint64",
+}
 
 
 def ingest_expression(
@@ -138,7 +159,7 @@ def ingest_expression(
     try:
         return _ingest(root, name, urls, options or ExpressionOptions(), progress)
     finally:
-        _opened.cache_clear()
+        close_count_files()
 
 
 def _ingest(
@@ -148,123 +169,41 @@ def _ingest(
     options: ExpressionOptions,
     progress: Progress | None,
 ) -> ExpressionReport:
-    heads = [_read_head(url, options) for url in urls]
-    genes = _join_genes(heads, options.genes_differ)
-    files = [_input_file(head, genes, options) for head in heads]
-    refuse_repeated(
-        ", ".join(urls), "sample", [file.head.sample_id[row] for file in files for row in file.rows.tolist()]
-    )
-    projected = _projected_peak_bytes(files, len(genes.gene_id))
+    files, genes = read_heads(urls, options)
+    release = None if options.release_of is None else compare_release(root, name, options.release_of, files, genes)
+    job = _Job(root, name, files, genes, release, options)
+    projected = job.projected_peak_bytes()
     advice = "; tables of text are read whole: as h5 or h5ad they need less"
     refuse_oversized(f"expression {name}", projected, options, advice)
-    job = Job(
+    tables = _tables(job)
+    publishing = Job(
         path=f"expression/{name}",
-        publication=lambda: _publication(root, name, files, genes, options),
-        tasks=lambda publication: _rows_tasks(publication, files, len(genes.gene_id), options),
+        publication=lambda: _publication(job, tables),
+        tasks=lambda publication: _rows_tasks(publication, job),
         run=_write_rows,
-        tables=lambda _: _table_columns(files, genes),
+        tables=lambda _: tables,
         memory=projected,
         unit="samples",
+        attributes=lambda publication: _sizes(publication, job),
     )
-    return _report(name, publish_in_tasks(root, job, options, progress), files, genes, projected)
-
-
-# -- inputs --------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=2)
-def _opened(url: str, sha256: str, layer: str, storage_options: tuple[tuple[str, Any], ...]) -> CountsSource:
-    # Kept between the partitions that a process writes, so that a table of text is parsed once; by content, so that a
-    # worker that lives on does not serve a file that has changed since.
-    return open_counts(url, layer=layer, storage_options=dict(storage_options))
-
-
-def _open(url: str, digest: InputDigest, options: ExpressionOptions) -> CountsSource:
-    return _opened(url, digest.sha256, options.layer, tuple(sorted(options.storage_options.items())))
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    url: str
-    digest: InputDigest
-    head: CountsHead
-    gene_step: int
-    is_table: bool
-
-
-def _read_head(url: str, options: ExpressionOptions) -> _Opened:
-    digest = digest_input(url, "counts", storage_options=dict(options.storage_options))
-    source = _open(url, digest, options)
-    return _Opened(url, digest, source.head, source.gene_step, type(source).__name__ == "CountTable")
-
-
-def _join_genes(opened: Sequence[_Opened], differ: GenesDiffer) -> CountsHead:
-    """Line the genes of all files up; symbols and biotypes are those of the first file that has the gene."""
-    first = opened[0].head
-    if all(each.head.gene_id == first.gene_id for each in opened):
-        return first
-    for each in opened:
-        refuse_repeated(each.url, "gene", each.head.gene_id)
-    ids = dict.fromkeys(gene for each in opened for gene in each.head.gene_id)
-    if differ == "error":
-        other = next(each for each in opened if each.head.gene_id != first.gene_id)
-        lacks, more = set(first.gene_id) - set(other.head.gene_id), set(other.head.gene_id) - set(first.gene_id)
-        what = (
-            f"lacks {len(lacks):,} genes of it and has {len(more):,} others (first: {', '.join(sorted(lacks | more)[:3])})"
-            if lacks or more
-            else "has them in another order"
-        )
-        raise InputError(
-            f"{other.url}: other genes than {opened[0].url}: {what}; --genes-differ union takes all, and marks what a file lacks as "
-            "not measured"
-        )
-    symbol, biotype = dict[str, str](), dict[str, str]()
-    for each in opened:
-        for gene, s, b in zip(each.head.gene_id, each.head.gene_symbol, each.head.gene_biotype, strict=True):
-            symbol[gene], biotype[gene] = symbol.get(gene) or s, biotype.get(gene) or b
-    return CountsHead((), tuple(ids), tuple(symbol[g] for g in ids), tuple(biotype[g] for g in ids))
-
-
-def _input_file(opened: _Opened, genes: CountsHead, options: ExpressionOptions) -> _InputFile:
-    head, gene_of = opened.head, None
-    if head.gene_id != genes.gene_id:
-        place = {gene: row for row, gene in enumerate(head.gene_id)}
-        gene_of = np.array([place.get(gene, -1) for gene in genes.gene_id], dtype=np.int64)
-    rows = select_samples(opened.url, head.sample_id, head.sample_columns, options.selection)
-    n_bytes = 4 * len(head.sample_id) * len(head.gene_id) if opened.is_table else 0
-    return _InputFile(opened.url, opened.digest, head, rows, gene_of, opened.gene_step, opened.is_table, n_bytes)
-
-
-def _n_samples(files: Sequence[_InputFile]) -> int:
-    return sum(len(file.rows) for file in files)
-
-
-def _projected_peak_bytes(files: Sequence[_InputFile], n_genes: int) -> int:
-    """Bytes of one process: a slab of genes as it was read and as it is written, or all genes where files differ."""
-    rows = min(COUNTS_SHARD[0], _n_samples(files))
-    step = max(file.gene_step for file in files)
-    width = n_genes if any(file.gene_of is not None for file in files) else min(n_genes, COUNTS_SHARD[1] + step)
-    # As read, transposed, collected, and one shard encoded.
-    return INTERPRETER_BYTES + 4 * rows * (2 * step + width + 3 * COUNTS_SHARD[1]) + 3 * sum(f.n_bytes for f in files)
+    return _report(job, publish_in_tasks(root, publishing, options, progress))
 
 
 # -- the store's side ----------------------------------------------------------------------------------------------
 
 
-def _part_names(files: Sequence[_InputFile]) -> list[str]:
-    n_samples = _n_samples(files)
-    return [f"rows-{part:05d}" for part in range(-(-n_samples // counts_shard(n_samples, 1)[0]))]
+def _tables(job: _Job) -> list[Column]:
+    ours = [spec.name for spec in job.matrix_specs()]
+    return table_columns(job.files, job.genes, ours, [] if job.release is None else job.release.columns())
 
 
-def _publication(
-    root: StoreRoot, name: str, files: Sequence[_InputFile], genes: CountsHead, options: ExpressionOptions
-) -> Publication:
-    n_samples, n_genes = _n_samples(files), len(genes.gene_id)
+def _publication(job: _Job, tables: Sequence[Column]) -> Publication:
+    options, release = job.options, job.release
     plan = Plan(
         kind="expression",
         encoder=EXPRESSION_ENCODER,
-        inputs=tuple(file.digest for file in files),
-        parents={},
+        inputs=tuple(file.digest for file in job.files),
+        parents={} if release is None else {release.parent: release.old.generation},
         options={
             "where": list(options.selection.where),
             "series": sorted(options.selection.series),
@@ -272,104 +211,28 @@ def _publication(
             "genes_differ": options.genes_differ,
             "layer": options.layer,
         },
-        chunking={"counts": [list(COUNTS_CHUNK), list(counts_shard(n_samples, n_genes))]},
+        chunking={"counts": [list(COUNTS_CHUNK), list(counts_shard(job.n_samples, job.n_genes))]},
     )
     return Publication(
-        root=root,
-        path=f"expression/{name}",
+        root=job.root,
+        path=f"expression/{job.name}",
         plan=plan,
-        specs=[*_matrix_specs(n_samples, n_genes), *(c.spec() for c in _table_columns(files, genes))],
-        attributes={
-            "options": plan.document()["options"],
-            "selected": describe_selection(options.selection),
-            "n_samples": n_samples,
-            "n_genes": n_genes,
-        },
+        specs=[*job.matrix_specs(), *(column.spec() for column in tables)],
+        attributes={"options": plan.document()["options"], "selected": job.selected},
         provenance={
             "versions": {"splicestore": version("splicestore")},
-            "inputs": [absolute_url(file.url) for file in files],
+            "inputs": [absolute_url(file.url) for file in job.files],
         },
     )
 
 
-def _matrix_specs(n_samples: int, n_genes: int) -> list[ArraySpec]:
-    shard = counts_shard(n_samples, n_genes)
-    counts = ArraySpec("counts", (n_samples, n_genes), ("sample", "gene"), "uint32", COUNTS_CHUNK, shard)
-    per_sample = [("sample_total", "int64"), ("sample_n_nonzero", "int32"), ("sample_max", "uint32")]
-    return [counts, *(ArraySpec(name, (n_samples,), ("sample",), dtype, (shard[0],)) for name, dtype in per_sample)]
-
-
-def _table_columns(files: Sequence[_InputFile], genes: CountsHead) -> list[Column]:
-    samples = [file.head.sample_id[row] for file in files for row in file.rows.tolist()]
-    numbers = np.repeat(np.arange(len(files)), [len(file.rows) for file in files]).astype(np.uint16)
-    columns = [
-        Column("gene_id", genes.gene_id, "gene", "string"),
-        Column("gene_symbol", genes.gene_symbol, "gene", "string"),
-        vocabulary_column("gene_biotype", genes.gene_biotype, "gene"),
-        Column("gene_is_repeated", _is_repeated(genes.gene_symbol), "gene", "bool"),
-        Column("sample_id", samples, "sample", "string"),
-        Column("sample_file", numbers, "sample", "uint16"),
-        Column("file_has_gene", _file_has_gene(files, len(genes.gene_id)).reshape(-1), "file_gene", "bool"),
-    ]
-    taken = {column.name for column in columns} | {"sample_total", "sample_n_nonzero", "sample_max"}
-    for name, values in _joined_columns(files).items():
-        stored = f"sample_{name}"
-        if stored not in taken:
-            columns.append(_sample_column(stored, values))
-    columns += _series_columns(_joined_columns(files).get(SERIES_COLUMN))
-    ledger = [row for file in files for row in file.head.ledger] + [
-        LedgerRow("sample", file.url, "not_selected", "", len(file.head.sample_id) - len(file.rows))
-        for file in files
-        if len(file.rows) < len(file.head.sample_id)
-    ]
-    return columns + ledger_columns(ledger)
-
-
-def _is_repeated(symbols: Sequence[str]) -> NDArray[np.bool_]:
-    _, inverse, counts = np.unique(np.array(symbols, dtype=object).astype(str), return_inverse=True, return_counts=True)
-    return np.asarray((counts[inverse] > 1) & np.array([bool(s) for s in symbols]))
-
-
-def _file_has_gene(files: Sequence[_InputFile], n_genes: int) -> NDArray[np.bool_]:
-    return np.stack([np.ones(n_genes, dtype=bool) if f.gene_of is None else f.gene_of >= 0 for f in files])
-
-
-def _joined_columns(files: Sequence[_InputFile]) -> dict[str, NDArray[Any]]:
-    """Columns of the sample tables, of all files; empty or NaN where a file lacks one."""
-    names = dict.fromkeys(name for file in files for name in file.head.sample_columns)
-    joined = {}
-    for name in names:
-        found = [file.head.sample_columns.get(name) for file in files]
-        is_number = all(column is None or column.dtype.kind == "f" for column in found)
-        filler: Any = np.nan if is_number else ""
-        parts = [
-            np.full(len(file.rows), filler, dtype=np.float64 if is_number else object)
-            if column is None
-            else column[file.rows]
-            for file, column in zip(files, found, strict=True)
-        ]
-        joined[name] = np.concatenate([part.astype(np.float64 if is_number else object) for part in parts])
-    return joined
-
-
-def _sample_column(name: str, values: NDArray[Any]) -> Column:
-    if values.dtype.kind == "f":
-        return Column(name, values, "sample", "float64")
-    return Column(name, [str(value) for value in values], "sample", "string")
-
-
-def _series_columns(values: NDArray[Any] | None) -> list[Column]:
-    """GEO series of every sample, as lists."""
-    lists = [] if values is None else [split_series(str(value)) for value in values]
-    names = sorted({name for of in lists for name in of})
-    row = {name: i for i, name in enumerate(names)}
-    ptr = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    index = np.array([row[name] for of in lists for name in of], dtype=np.int32)
-    return [
-        Column("series_id", names, "series", "string"),
-        Column("sample_series_ptr", ptr, "sample_edge", "int64"),
-        Column("sample_series_index", index, "sample_series", "int32"),
-    ]
+def _sizes(publication: Publication, job: _Job) -> dict[str, Any]:
+    """Attributes that are known when all counts are written."""
+    sizes: dict[str, Any] = {"n_samples": job.n_samples, "n_genes": job.n_genes}
+    if job.release is not None:
+        change = read_arrays(publication.root, publication.base, ["sample_change"])["sample_change"]
+        sizes["release"] = job.release.summary(change)
+    return sizes
 
 
 # -- partitions ----------------------------------------------------------------------------------------------------
@@ -386,68 +249,126 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class _Before:
+    """What the samples of a partition were in the matrix that this is a newer release of."""
+
+    is_known: NDArray[np.bool_]
+    """(sample,)"""
+    digest: NDArray[np.uint64]
+    """(sample,) over the genes that both have."""
+    is_shared: NDArray[np.bool_]
+    """(gene,)"""
+
+
+@dataclass(frozen=True, slots=True)
 class _RowsTask:
     """One row of shards; files by address."""
 
     place: PartitionPlace
     first_sample: int
     pieces: tuple[_Piece, ...]
-    n_genes: int
+    gene_key: NDArray[np.uint64]
     gene_step: int
     shard_genes: int
+    reads_all_genes: bool
+    before: _Before | None
     options: ExpressionOptions
 
+    @property
+    def n_rows(self) -> int:
+        return sum(len(piece.rows) for piece in self.pieces)
 
-def _rows_tasks(
-    publication: Publication, files: Sequence[_InputFile], n_genes: int, options: ExpressionOptions
-) -> Iterator[_RowsTask]:
-    height, width = counts_shard(_n_samples(files), n_genes)
-    ends = np.cumsum([len(file.rows) for file in files])
-    arrays = [spec.name for spec in _matrix_specs(1, 1)]
-    for number, name in enumerate(_part_names(files)):
+    @property
+    def n_genes(self) -> int:
+        return len(self.gene_key)
+
+
+def _rows_tasks(publication: Publication, job: _Job) -> Iterator[_RowsTask]:
+    height, width = counts_shard(job.n_samples, job.n_genes)
+    ends = np.cumsum([len(file.rows) for file in job.files])
+    arrays, key = [spec.name for spec in job.matrix_specs()], name_keys(job.genes.gene_id)
+    expected = None if job.release is None else job.release.expected_digests()
+    for number, name in enumerate(job.part_names()):
         first, last = number * height, min((number + 1) * height, int(ends[-1]))
-        pieces = []
-        for file, end in zip(files, ends.tolist(), strict=True):
+        pieces, before = [], None
+        for file, end in zip(job.files, ends.tolist(), strict=True):
             begin = end - len(file.rows)
             rows = file.rows[max(0, first - begin) : max(0, min(last, end) - begin)]
             if len(rows):
                 pieces.append(_Piece(file.url, file.digest, rows, file.gene_of))
-        step = max(file.gene_step for file in files)
-        yield _RowsTask(publication.place(name, arrays), first, tuple(pieces), n_genes, step, width, options)
+        if job.release is not None and expected is not None:
+            known = job.release.sample_row[first:last] >= 0
+            before = _Before(known, expected[first:last], job.release.gene_row >= 0)
+        step, is_whole = max(file.gene_step for file in job.files), reads_all_genes(job.files)
+        place = publication.place(name, arrays)
+        yield _RowsTask(place, first, tuple(pieces), key, step, width, is_whole, before, job.options)
 
 
 def _write_rows(task: _RowsTask) -> int:
     """Read the samples of a partition slab by slab of genes and write whole shards; return this process's peak, in bytes."""
-    writer = task.place.open()
-    n_rows = sum(len(piece.rows) for piece in task.pieces)
-    total, nonzero = np.zeros(n_rows, dtype=np.int64), np.zeros(n_rows, dtype=np.int32)
-    largest = np.zeros(n_rows, dtype=np.uint32)
-    for first_gene, counts in _whole_shards(task, n_rows):
+    writer, profile = task.place.open(), _Profile(task)
+    for first_gene, counts in _whole_shards(task):
         writer.write("counts", counts, (task.first_sample, first_gene))
-        total += counts.sum(axis=1, dtype=np.int64)
-        nonzero += np.count_nonzero(counts, axis=1).astype(np.int32)
-        np.maximum(largest, counts.max(axis=1), out=largest)
-    for name, values in (("sample_total", total), ("sample_n_nonzero", nonzero), ("sample_max", largest)):
+        profile.add(first_gene, counts)
+    for name, values in profile.arrays().items():
         writer.write(name, values, task.first_sample)
-    writer.counts.update(samples=n_rows, counts=int(total.sum()), empty=int((total == 0).sum()))
+    total = profile.total
+    writer.counts.update(samples=task.n_rows, counts=int(total.sum()), empty=int((total == 0).sum()))
     writer.close()
     return observed_peak_bytes()
 
 
-def _whole_shards(task: _RowsTask, n_rows: int) -> Iterator[tuple[int, Counts]]:
+class _Profile:
+    """What is said of every sample of a partition, summed up as its counts go by."""
+
+    def __init__(self, task: _RowsTask) -> None:
+        self._key, self._before = task.gene_key, task.before
+        self.total = np.zeros(task.n_rows, dtype=np.int64)
+        self._nonzero = np.zeros(task.n_rows, dtype=np.int32)
+        self._largest = np.zeros(task.n_rows, dtype=np.uint32)
+        self._digest, self._unshared = (np.zeros(task.n_rows, dtype=np.uint64) for _ in range(2))
+
+    def add(self, first_gene: int, counts: Counts) -> None:
+        """Take in the counts of some genes, of all rows."""
+        genes = slice(first_gene, first_gene + counts.shape[1])
+        self.total += counts.sum(axis=1, dtype=np.int64)
+        self._nonzero += np.count_nonzero(counts, axis=1).astype(np.int32)
+        np.maximum(self._largest, counts.max(axis=1), out=self._largest)
+        add_digests(counts, self._key[genes], self._digest)
+        if self._before is not None:
+            unshared = np.flatnonzero(~self._before.is_shared[genes])
+            add_digests(counts[:, unshared], self._key[genes][unshared], self._unshared)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Values of the arrays of samples, by name."""
+        found: dict[str, NDArray[Any]] = {
+            "sample_total": self.total,
+            "sample_n_nonzero": self._nonzero,
+            "sample_max": self._largest,
+            "sample_digest": self._digest,
+        }
+        if self._before is not None:
+            is_same = self._digest - self._unshared == self._before.digest
+            known = np.where(is_same, SAMPLE_CHANGES.index("same"), SAMPLE_CHANGES.index("changed"))
+            change = np.where(self._before.is_known, known, SAMPLE_CHANGES.index("added"))
+            found["sample_change"] = change.astype(np.uint8)
+        return found
+
+
+def _whole_shards(task: _RowsTask) -> Iterator[tuple[int, Counts]]:
     """Yield (first gene, counts of all rows), as wide as a shard; the last one may be narrower."""
-    if any(piece.gene_of is not None for piece in task.pieces):
-        everything = np.zeros((n_rows, task.n_genes), dtype=np.uint32)
+    if task.reads_all_genes:
+        everything = np.zeros((task.n_rows, task.n_genes), dtype=np.uint32)
         _fill(task, 0, task.n_genes, everything)
         for first in range(0, task.n_genes, task.shard_genes):
             yield first, everything[:, first : first + task.shard_genes]
         return
     width = task.shard_genes
-    waiting, first = np.zeros((n_rows, 0), dtype=np.uint32), 0
+    waiting, first = np.zeros((task.n_rows, 0), dtype=np.uint32), 0
     slab_genes = -(-width // task.gene_step) * task.gene_step
     for begin in range(0, task.n_genes, slab_genes):
         end = min(task.n_genes, begin + slab_genes)
-        slab = np.empty((n_rows, end - begin), dtype=np.uint32)
+        slab = np.empty((task.n_rows, end - begin), dtype=np.uint32)
         _fill(task, begin, end, slab)
         waiting = np.concatenate((waiting, slab), axis=1) if waiting.size else slab
         while waiting.shape[1] >= width or (end == task.n_genes and waiting.shape[1]):
@@ -461,7 +382,7 @@ def _fill(task: _RowsTask, first_gene: int, last_gene: int, out: Counts) -> None
     for piece in task.pieces:
         rows = slice(row, row + len(piece.rows))
         row += len(piece.rows)
-        source = _open(piece.url, piece.digest, task.options)
+        source = open_count_file(piece.url, piece.digest, task.options)
         if piece.gene_of is None:
             out[rows] = source.read(piece.rows, first_gene, last_gene)
             continue
@@ -473,20 +394,22 @@ def _fill(task: _RowsTask, first_gene: int, last_gene: int, out: Counts) -> None
 # -- report --------------------------------------------------------------------------------------------------------
 
 
-def _report(
-    name: str, outcome: Outcome, files: Sequence[_InputFile], genes: CountsHead, projected: int
-) -> ExpressionReport:
+def _report(job: _Job, outcome: Outcome) -> ExpressionReport:
     publication = outcome.publication
-    totals = read_arrays(publication.root, publication.base, ["sample_total"])["sample_total"]
+    names = ["sample_total"] if job.release is None else ["sample_total", "sample_change"]
+    found = read_arrays(publication.root, publication.base, names)
     return ExpressionReport(
-        name=name,
+        name=job.name,
         generation=publication.generation,
         status=outcome.status,
-        n_samples=len(totals),
-        n_genes=len(genes.gene_id),
-        n_not_selected=sum(len(file.head.sample_id) - len(file.rows) for file in files),
-        n_symbols_repeated=int(_is_repeated(genes.gene_symbol).sum()),
-        n_samples_empty=int((totals == 0).sum()),
-        projected_peak_bytes=projected,
+        n_samples=job.n_samples,
+        n_genes=job.n_genes,
+        n_not_selected=sum(len(file.head.sample_id) - len(file.rows) for file in job.files),
+        n_symbols_repeated=int(job.genes.symbol_is_repeated().sum()),
+        n_ids_repeated=int(job.genes.id_is_repeated().sum()),
+        n_samples_empty=int((found["sample_total"] == 0).sum()),
+        release=None if job.release is None else job.release.summary(found["sample_change"]),
+        projected_peak_bytes=job.projected_peak_bytes(),
         observed_peak_bytes=outcome.observed_peak_bytes,
+        warnings=() if job.release is None else tuple(job.release.warnings(job.selected)),
     )

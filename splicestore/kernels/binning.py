@@ -24,6 +24,9 @@ COUNTS_PER = 1e7
 BIN_MISSING = 0
 MIN_BINS, MAX_BINS = 3, 65_535
 
+GENERAIN_BATCH = 5
+"""New samples that GeneRAIN ranks together."""
+
 _TABLED = 512
 """Counts below this have their score computed once a sample: most counts are small, and a logarithm takes 20 ns."""
 _GENES_AT_ONCE = 16
@@ -215,4 +218,53 @@ def bin_counts(
     """
     out = np.empty(counts.shape, dtype=np.uint16)
     _look_up(score_counts(counts, totals), edges, tie_policy == "max", out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _bin_among(scores, reference, first_positive, batch, n_bins, out):  # type: ignore[no-untyped-def]
+    n_samples, n_reference = scores.shape[0], reference.shape[1]
+    for g in range(scores.shape[1]):
+        known = reference[g, first_positive[g] :]
+        for first in range(0, n_samples, batch):
+            last = min(n_samples, first + batch)
+            m = n_reference - first_positive[g]
+            for s in range(first, last):
+                m += scores[s, g] > 0
+            for s in range(first, last):
+                score = scores[s, g]
+                if score <= 0:
+                    out[s, g] = 1
+                elif m == 1:
+                    out[s, g] = 2
+                else:
+                    # New samples stand before the reference: of equal scores theirs are ranked first.
+                    rank = np.searchsorted(known, score)
+                    for other in range(first, last):
+                        value = scores[other, g]
+                        rank += value > 0 and (value < score or (value == score and other < s))
+                    out[s, g] = min(rank * (n_bins - 1) // (m - 1) + 2, n_bins)
+
+
+def bin_among_reference(
+    scores: NDArray[np.float32], reference: NDArray[np.float32], n_bins: int, batch: int = GENERAIN_BATCH
+) -> NDArray[np.uint16]:
+    """Bin new samples as GeneRAIN does: ranked a few at a time among reference scores, so that batch-mates move bins.
+
+    Per gene the scores of ``batch`` samples stand before the reference; with m positives among them all, one of rank r (0-based, stable:
+    of equal scores the earlier is first) has bin ``min(r (n_bins - 1) // (m - 1) + 2, n_bins)``, a zero 1, a lone positive 2.
+
+    Parameters
+    ----------
+    scores : (sample, gene) float32
+    reference : (gene, reference) float32
+        Scores of each gene, ascending.
+
+    Returns
+    -------
+    bins : (sample, gene) uint16
+    """
+    out = np.empty(scores.shape, dtype=np.uint16)
+    first_positive = np.count_nonzero(reference <= 0, axis=1)
+    _bin_among(scores, np.ascontiguousarray(reference), first_positive, batch, n_bins, out)
     return out

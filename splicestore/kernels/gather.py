@@ -261,3 +261,45 @@ def cut_usage(
     )
     _cut_usage(rows, sites, usage, window_size, found, out)
     return out
+
+
+@njit(cache=True, nogil=True)
+def _cut_rows(live, slot, place, column, out):  # type: ignore[no-untyped-def]
+    for i in range(len(slot)):
+        source = live[slot[i], place[i]]
+        for j in range(len(column)):
+            out[i, j] = source[column[j]]
+
+
+def cut_rows(
+    live: NDArray[Any],
+    slot: NDArray[np.int64],
+    place: NDArray[np.int64],
+    column: NDArray[np.int32] | None,
+    make: Callable[..., NDArray[Any]] = np.empty,
+) -> NDArray[Any]:
+    """Cut rows of matrices out of their live blocks.
+
+    Parameters
+    ----------
+    live : (slot, row, column)
+        Blocks.
+    slot, place : (B,) int64
+        Where each row lies.
+    column : (G,) int32
+        Columns of the result; None: all.
+
+    Returns
+    -------
+    values : (B, G)
+        Of the type of ``live``.
+    """
+    n_columns = live.shape[2] if column is None else len(column)
+    out = make((len(slot), n_columns), live.dtype)
+    if column is None:
+        # Whole rows are copied as memory, which no loop over values beats.
+        for i, where in enumerate(zip(slot.tolist(), place.tolist(), strict=True)):
+            out[i] = live[where]
+    else:
+        _cut_rows(live, slot, place, column, out)
+    return out

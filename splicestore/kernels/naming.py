@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 _PREFIX = re.compile(r"(?i)^chr")
+_ENSEMBL_VERSION = re.compile(r"(?P<id>ENS\w*?\d+)\.(?P<version>\d+)(?P<copy>_PAR_Y)?")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -17,6 +18,20 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     ['Ape_1', 'Brain_2', 'Brain_10']
     """
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", name) if p)
+
+
+def split_version(gene_id: str) -> tuple[str, int]:
+    """Part an Ensembl id from its version, 0 where it has none; other ids may end in a number that is part of them.
+
+    GENCODE's ``_PAR_Y`` stays: the copy of a gene on Y is another gene than the one on X.
+
+    Examples
+    --------
+    >>> split_version("ENSG00000141510.17"), split_version("ENSG00000182378.15_PAR_Y"), split_version("AT1G01010.1")
+    (('ENSG00000141510', 17), ('ENSG00000182378_PAR_Y', 15), ('AT1G01010.1', 0))
+    """
+    found = _ENSEMBL_VERSION.fullmatch(gene_id)
+    return (found["id"] + (found["copy"] or ""), int(found["version"])) if found else (gene_id, 0)
 
 
 class ContigMatcher:

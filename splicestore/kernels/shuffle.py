@@ -31,6 +31,8 @@ PURPOSE_AUGMENT = 3
 """Jitter and strand of a window."""
 PURPOSE_WEIGHT = 4
 """Which blocks of a genome enter the deal once more for the fraction of its weight."""
+PURPOSE_MASK = 5
+"""Which places of a sample's sequence of genes are hidden, and how."""
 
 BUCKET_BITS = 20
 """T = 2**20, the width of a block's bucket in keys."""
@@ -88,6 +90,24 @@ def random_words(seed: int, epoch: int, block: int, purpose: int, n: int) -> Wor
     """
     out = np.empty(n, dtype=np.uint64)
     _fill_words(out, np.uint64(seed), np.uint64(epoch), np.uint64(block), np.uint64(purpose))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _fill_rows(out, seed, epoch, block, purpose):  # type: ignore[no-untyped-def]
+    for row in range(len(block)):
+        _fill_words(out[row], seed, epoch, block[row], purpose)
+
+
+def draw_masks(seed: int, epoch: int, sample: Int64, n: int) -> Words:
+    """Draw the first n words of each sample's stream of purpose 5; a sample is named by its row in its matrix.
+
+    Returns
+    -------
+    words : (sample, n) uint64
+    """
+    out = np.empty((len(sample), n), dtype=np.uint64)
+    _fill_rows(out, np.uint64(seed), np.uint64(epoch), sample.astype(np.uint64), np.uint64(PURPOSE_MASK))
     return out
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -36,11 +36,12 @@ SITE_TASKS = ("acceptor", "donor")
 USAGE_PREFIX = "sse:"
 """A usage task is this and the name of the condition."""
 
+Card = TypeVar("Card", bound="NetworkCard")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-class ModelCard(BaseModel):
-    """What one must know to run a trained network."""
+class NetworkCard(BaseModel):
+    """What one must know to load any trained network, and to know it again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,20 +55,6 @@ class ModelCard(BaseModel):
     """File name beside the card: ``{"model": state_dict}``, loadable with ``weights_only=True``."""
     digest: str = Field(pattern=r"[0-9a-f]{64}")
     """sha256 of the checkpoint's bytes."""
-    bases: str = "ACGT"
-    """Order of the one-hot channels."""
-    layout: Literal["NCL", "NLC"] = "NCL"
-    n: Literal["zero", "quarter"] = "zero"
-    """What N is: no channel, or a quarter of each."""
-    window_size: int = Field(ge=1)
-    """Predicted positions per input, bp."""
-    context_size: int = Field(ge=0)
-    """Bases of input on each side of the window, bp."""
-    target: Literal["positions"] = "positions"
-    tasks: tuple[str, ...]
-    """``acceptor``, ``donor``, then ``sse:CONDITION`` for each condition: the columns of the scores."""
-    activation: dict[Literal["site", "usage"], Literal["softmax", "sigmoid"]] = {"site": "softmax", "usage": "sigmoid"}
-    """From logits to scores."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Training settings, pinned generations, digest of the split, steps; never used to run the network."""
 
@@ -82,6 +69,25 @@ class ModelCard(BaseModel):
         if not _FACTORY.fullmatch(value):
             raise ValueError("must be package.module:callable")
         return value
+
+
+class ModelCard(NetworkCard):
+    """What one must know to run a trained network of positions."""
+
+    bases: str = "ACGT"
+    """Order of the one-hot channels."""
+    layout: Literal["NCL", "NLC"] = "NCL"
+    n: Literal["zero", "quarter"] = "zero"
+    """What N is: no channel, or a quarter of each."""
+    window_size: int = Field(ge=1)
+    """Predicted positions per input, bp."""
+    context_size: int = Field(ge=0)
+    """Bases of input on each side of the window, bp."""
+    target: Literal["positions"] = "positions"
+    tasks: tuple[str, ...]
+    """``acceptor``, ``donor``, then ``sse:CONDITION`` for each condition: the columns of the scores."""
+    activation: dict[Literal["site", "usage"], Literal["softmax", "sigmoid"]] = {"site": "softmax", "usage": "sigmoid"}
+    """From logits to scores."""
 
     @field_validator("bases")
     @classmethod
@@ -216,51 +222,82 @@ def save_model(
     root: StoreRoot,
     module: nn.Module,
     *,
-    name: str,
-    factory: str,
-    factory_options: Mapping[str, Any],
     window_size: int,
     context_size: int,
     condition_names: Sequence[str],
-    provenance: Mapping[str, Any] | None = None,
+    **what: Any,
 ) -> ModelCard:
+    """Write a network of positions and its card, as ``save_network``."""
+    return save_network(
+        root,
+        module,
+        ModelCard,
+        **what,
+        window_size=window_size,
+        context_size=context_size,
+        tasks=task_names(condition_names),
+    )
+
+
+def save_network(root: StoreRoot, module: nn.Module, card_type: type[Card], **what: Any) -> Card:
     """Write ``model.pt``, then ``card.json``, under a folder or URL.
 
     The card comes last: a card never speaks of a checkpoint that is not there.
+
+    Parameters
+    ----------
+    card_type
+        Which card.
+    what
+        Its fields but the digest.
     """
     state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
     stream = io.BytesIO()
     torch.save({"model": state}, stream)
     data = stream.getvalue()
-    card = ModelCard(
-        name=name,
-        factory=factory,
-        factory_options=dict(factory_options),
-        digest=hashlib.sha256(data).hexdigest(),
-        window_size=window_size,
-        context_size=context_size,
-        tasks=task_names(condition_names),
-        provenance=dict(provenance or {}),
-    )
+    card = card_type(digest=hashlib.sha256(data).hexdigest(), **what)
     root.put(CHECKPOINT_NAME, data)
     root.put(CARD_NAME, (json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode())
     return card
 
 
 def load_card(url: str, *, storage_options: Mapping[str, Any] | None = None) -> ModelCard:
-    """Read and validate a card; neither the checkpoint nor the factory is touched.
+    """Read and validate the card of a network of positions, as ``load_card_of``."""
+    return load_card_of(url, ModelCard, storage_options=storage_options)
+
+
+def card_target(url: str, *, storage_options: Mapping[str, Any] | None = None) -> str:
+    """Read what a card's network predicts: ``positions``, or ``next_gene``, ``masked_gene``, ``masked_level``.
 
     Raises
     ------
     ModelError
-        If the document is no valid card, with the field and what it holds.
+        If the document is no card.
     InputError
         If there is no file at the URL.
     """
     with open_input(url, storage_options=storage_options) as stream:
         text = stream.read()
     try:
-        return ModelCard.model_validate_json(text)
+        return str(json.loads(text)["target"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{url}: not a valid model card: it is no JSON document with a target") from error
+
+
+def load_card_of(url: str, card_type: type[Card], *, storage_options: Mapping[str, Any] | None = None) -> Card:
+    """Read and validate a card; neither the checkpoint nor the factory is touched.
+
+    Raises
+    ------
+    ModelError
+        If the document is no valid card of the type, with the field and what it holds.
+    InputError
+        If there is no file at the URL.
+    """
+    with open_input(url, storage_options=storage_options) as stream:
+        text = stream.read()
+    try:
+        return card_type.model_validate_json(text)
     except ValidationError as error:
         findings = "; ".join(
             f"{'.'.join(str(p) for p in e['loc']) or 'card'}: {e['msg']} (got {e['input']!r:.80})"
@@ -298,7 +335,29 @@ def load_model(
         If the card is not the expected one, the checkpoint has another digest than the card says, the factory
         cannot be imported or gives no network, or the weights do not fit it.
     """
-    card = load_card(url, storage_options=storage_options)
+    card, module = load_network(
+        url, ModelCard, name=name, digest=digest, device=device, storage_options=storage_options
+    )
+    return LoadedModel(card, module, torch.device(device), url, dict(storage_options or {}))
+
+
+def load_network(
+    url: str,
+    card_type: type[Card],
+    *,
+    name: str | None = None,
+    digest: str | None = None,
+    device: str | torch.device = "cpu",
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[Card, nn.Module]:
+    """Load a card of a type and its network, in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+        As ``load_model``.
+    """
+    card = load_card_of(url, card_type, storage_options=storage_options)
     for what, expected, found in (("name", name, card.name), ("digest", digest, card.digest)):
         if expected is not None and expected != found:
             raise ModelError(f"{url}: the card has {what} {found}, expected {expected}; name the card that was meant")
@@ -309,11 +368,10 @@ def load_model(
         module.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(f"{url}: the weights in {card.checkpoint} do not fit {card.factory}: {error}") from error
-    target = torch.device(device)
-    return LoadedModel(card, module.to(target).eval(), target, url, dict(storage_options or {}))
+    return card, module.to(torch.device(device)).eval()
 
 
-def _read_checkpoint(url: str, card: ModelCard, storage_options: Mapping[str, Any] | None) -> bytes:
+def _read_checkpoint(url: str, card: NetworkCard, storage_options: Mapping[str, Any] | None) -> bytes:
     folder, _, _ = url.rpartition("/")
     beside = f"{folder}/{card.checkpoint}" if folder or url.startswith("/") else card.checkpoint
     try:

@@ -6,6 +6,7 @@ from splicestore.normalize.files import normalize_file
 from splicestore.normalize.fit import fit_edges
 from splicestore.normalize.scaled import apply_scaling
 from splicestore.normalize.scaling import ScalingOptions, ScalingReport, fit_scaling
+from splicestore.normalize.tokens import TokenOptions, TokenReport, publish_tokens
 
 __all__ = [
     "ApplyOptions",
@@ -14,9 +15,12 @@ __all__ = [
     "FitReport",
     "ScalingOptions",
     "ScalingReport",
+    "TokenOptions",
+    "TokenReport",
     "apply_edges",
     "apply_scaling",
     "fit_edges",
     "fit_scaling",
     "normalize_file",
+    "publish_tokens",
 ]

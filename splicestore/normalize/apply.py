@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import InputError
-from splicestore.expression import Expression
+from splicestore.expression import Expression, as_slice
 from splicestore.kernels.binning import BIN_MISSING, bin_counts
 from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
 from splicestore.normalize.match import match_genes
@@ -230,12 +230,6 @@ def _bin_rows(task: _RowsTask) -> int:
     writer.counts.update(samples=len(bins))
     writer.close()
     return observed_peak_bytes()
-
-
-def as_slice(index: NDArray[np.integer]) -> Any:
-    """Return a slice where indices follow one another: numpy copies it much faster."""
-    follows = len(index) > 0 and np.array_equal(index, np.arange(index[0], index[0] + len(index)))
-    return slice(int(index[0]), int(index[0]) + len(index)) if follows else index
 
 
 # -- the store's side ----------------------------------------------------------------------------------------------

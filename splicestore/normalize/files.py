@@ -16,7 +16,7 @@ from splicestore.kernels.binning import BIN_MISSING, bin_counts
 from splicestore.normalize.match import match_genes
 from splicestore.normalize.scalers import arrange_genes, scale_samples, scaler_of
 from splicestore.normalized import Normalized
-from splicestore.readers.counts import open_counts
+from splicestore.readers.counts import Counts, CountsHead, open_counts
 from splicestore.storage.outputs import write_file
 
 
@@ -53,14 +53,9 @@ def normalize_file(
     InputError
         If the file has none of the genes.
     """
-    if not output.endswith((".npz", ".tsv", ".tsv.gz")):
-        raise ConfigError(f"{output}: bins and values are written as .npz, .tsv or .tsv.gz")
-    source = open_counts(url, layer=layer, storage_options=storage_options)
-    try:
-        samples, genes = source.head.sample_id, source.head.gene_id
-        counts = source.read(np.arange(len(samples)), 0, len(genes))
-    finally:
-        source.close()
+    check_output(output)
+    head, counts = read_file(url, layer, storage_options)
+    samples, genes = head.sample_id, head.gene_id
     wanted = np.flatnonzero(fitted.gene_is_kept | all_genes)
     gene_of = match_genes(fitted.gene_ids, genes)
     n_missing = int((gene_of[wanted] < 0).sum())
@@ -71,7 +66,7 @@ def normalize_file(
     convert = _bin if fitted.method == "bins" else _scale
     name = "bins" if fitted.method == "bins" else "values"
     found = convert(fitted, counts, gene_of, wanted)
-    write_file(output, _spell(output, name, found, samples, [fitted.gene_ids[g] for g in wanted.tolist()]))
+    write_file(output, spell_values(output, name, found, samples, [fitted.gene_ids[g] for g in wanted.tolist()]))
     return {"samples": len(samples), "genes": len(wanted), "genes_missing": n_missing}
 
 
@@ -94,7 +89,30 @@ def _scale(
     return scale_samples(scaler_of(fitted), arranged, counts.sum(axis=1, dtype=np.int64), has, wanted)
 
 
-def _spell(output: str, name: str, values: NDArray[Any], samples: Sequence[str], genes: Sequence[str]) -> bytes:
+def check_output(output: str) -> None:
+    """Refuse a file of bins or values whose ending says no known format.
+
+    Raises
+    ------
+    ConfigError
+        If it does.
+    """
+    if not output.endswith((".npz", ".tsv", ".tsv.gz")):
+        raise ConfigError(f"{output}: bins and values are written as .npz, .tsv or .tsv.gz")
+
+
+def read_file(url: str, layer: str, storage_options: Mapping[str, Any] | None) -> tuple[CountsHead, Counts]:
+    """Read a file of counts whole: (its tables, (sample, gene) uint32)."""
+    source = open_counts(url, layer=layer, storage_options=storage_options)
+    try:
+        head = source.head
+        return head, source.read(np.arange(len(head.sample_id)), 0, len(head.gene_id))
+    finally:
+        source.close()
+
+
+def spell_values(output: str, name: str, values: NDArray[Any], samples: Sequence[str], genes: Sequence[str]) -> bytes:
+    """Spell bins or values (sample, gene) as the ending of their file says; ``name`` is that of the array in ``.npz``."""
     if output.endswith(".npz"):
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {name: values, "sample_id": np.array(samples), "gene_id": np.array(genes)}

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from splicestore.kernels.naming import split_version
+
 
 def match_genes(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
     """Find fitted genes in other counts: by id, and those not found so without the versions that Ensembl appends.
@@ -20,7 +22,7 @@ def match_genes(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64
         Into ``known``, -1 where it is missing.
     """
     rows = _rows(fitted, known)
-    bare = _rows([_bare(name) for name in fitted], [_bare(name) for name in known])
+    bare = _rows([split_version(name)[0] for name in fitted], [split_version(name)[0] for name in known])
     return np.where(rows >= 0, rows, bare)
 
 
@@ -39,8 +41,3 @@ def _places(names: Sequence[str]) -> dict[str, list[int]]:
     for row, name in enumerate(names):
         places.setdefault(name, []).append(row)
     return places
-
-
-def _bare(name: str) -> str:
-    stem, dot, number = name.rpartition(".")
-    return stem if dot and number.isdigit() and stem.startswith("ENS") else name

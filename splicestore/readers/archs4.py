@@ -6,7 +6,6 @@ Key layouts: ``meta/genes/*`` and ``meta/samples/*`` as groups of columns (``sym
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,17 @@ _OLD_PREFIX = "Sample_"
 
 
 class Archs4File:
-    """An open ARCHS4 file."""
+    """An open ARCHS4 file.
 
-    def __init__(self, url: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
-        self.url = url
-        self._file = Hdf5File(url, storage_options=storage_options)
+    Parameters
+    ----------
+    file
+        Closed with this one.
+    """
+
+    def __init__(self, file: Hdf5File) -> None:
+        self.url = url = file.url
+        self._file = file
         self._counts = self._file.dataset(EXPRESSION)
         if self._counts is None or self._counts.ndim != 2:
             raise InputError(f"{url}: has no matrix {EXPRESSION}; is it an ARCHS4 gene file?")
@@ -65,6 +70,8 @@ class Archs4File:
         ids = self._words(_IDS) or symbols
         if ids is None:
             raise InputError(f"{self.url}: no gene ids; one of {', '.join((*_IDS, *_SYMBOLS))} is needed")
+        if symbols is not None and len(symbols) == len(ids):
+            ids = [gene or symbol for gene, symbol in zip(ids, symbols, strict=True)]
         return CountsHead(
             sample_id=tuple(str(value) for value in samples[named]),
             gene_id=tuple(ids),

@@ -140,7 +140,8 @@ def _frames(url: str, layout: _Layout, storage_options: Mapping[str, Any] | None
         "names": list(range(len(layout.names))),
         "skiprows": layout.skip + layout.has_names,
         "quotechar": '"',
-        "na_values": ["NA", "NaN", "nan", ""],
+        # Of counts alone: there is a gene NAN.
+        "na_values": dict.fromkeys(layout.count_columns, ["NA", "NaN", "nan", ""]),
         "keep_default_na": False,
         "index_col": False,
     }

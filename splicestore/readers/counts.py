@@ -86,6 +86,10 @@ def check_head(url: str, head: CountsHead) -> CountsHead:
         if len(values) != n_samples:
             raise InputError(f"{url}: column {name!r} has {len(values):,} values for {n_samples:,} samples")
     refuse_repeated(url, "sample", head.sample_id)
+    if "" in head.gene_id:
+        raise InputError(
+            f"{url}: gene {head.gene_id.index('') + 1:,} has neither an id nor a symbol; the gene table is damaged"
+        )
     return head
 
 
@@ -124,7 +128,10 @@ def as_counts(values: NDArray[Any], url: str, samples: Sequence[str], genes: Seq
         For the first value that is negative, fractional, NaN or above 4,294,967,295, with sample and gene.
     """
     if values.dtype.kind not in "iuf":
-        raise InputError(f"{url}: counts are stored as {values.dtype}, numbers are needed")
+        stored = "text" if values.dtype.kind in "OSU" else str(values.dtype)
+        raise InputError(
+            f"{url}: counts are stored as {stored}, whole numbers are needed: write the matrix anew as integers"
+        )
     if values.dtype == np.uint32:
         return values
     with np.errstate(invalid="ignore"):
@@ -166,11 +173,11 @@ def open_counts(url: str, *, layer: str = "X", storage_options: Mapping[str, Any
         return CountTable(url, storage_options=storage_options)
     file = Hdf5File(url, storage_options=storage_options)
     try:
-        is_archs4, is_h5ad = file.get(EXPRESSION) is not None, file.get("obs") is not None
-    finally:
+        if file.get(EXPRESSION) is not None:
+            return Archs4File(file)
+        if file.get("obs") is not None:
+            return H5adFile(file, layer=layer)
+        raise InputError(f"{url}: an HDF5 file with neither {EXPRESSION} (ARCHS4) nor obs and X (h5ad)")
+    except InputError:
         file.close()
-    if is_archs4:
-        return Archs4File(url, storage_options=storage_options)
-    if is_h5ad:
-        return H5adFile(url, layer=layer, storage_options=storage_options)
-    raise InputError(f"{url}: an HDF5 file with neither {EXPRESSION} (ARCHS4) nor obs and X (h5ad)")
+        raise

@@ -25,13 +25,15 @@ class H5adFile:
 
     Parameters
     ----------
+    file
+        Closed with this one.
     layer
         ``X``, ``raw/X`` or the name of a layer.
     """
 
-    def __init__(self, url: str, *, layer: str = "X", storage_options: Mapping[str, Any] | None = None) -> None:
-        self.url = url
-        self._file = Hdf5File(url, storage_options=storage_options)
+    def __init__(self, file: Hdf5File, *, layer: str = "X") -> None:
+        self.url = url = file.url
+        self._file = file
         self._matrix = self._file.get(layer if layer in ("X", "raw/X") else f"layers/{layer}")
         if self._matrix is None:
             layers = self._file.group("layers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,9 +13,17 @@ AnnotationFormat = Literal["gtf", "gff3"]
 UsageFormat = Literal["spliser", "star", "both"]
 
 TISSUES = ("Brain", "Heart", "Liver", "Kidney", "Testis", "Cerebellum", "Ovary")
+MORE_TISSUES = ("Lung", "Muscle", "Spleen", "Skin", "Blood", "Colon", "Pancreas", "Thymus", "Adrenal")
+"""Of samples of expression; those of usage come first."""
 
 MIN_BASES_PER_GENE = 4_000  # exons and the shortest introns of an average gene take 2.7 kb
 MIN_BASES_PER_CONTIG = 10_000
+
+EXPRESSION_GENES = 6_000
+"""Genes of samples without genomes: half of them have a count in a sample, and a fit asks for more than 2,000."""
+MAX_SAMPLES = 10_000_000
+MAX_TISSUES = 1_000
+MAX_EXPRESSION_GENES = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,47 @@ class SimulateOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CohortOptions:
+    """Everything that decides the bytes of a file of samples, beside the genes of its genome.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range.
+    """
+
+    samples: int
+    """Of each genome. Those of a smaller study are the first ones of a larger one."""
+    genes: int | None = None
+    """Rows of the file. None: the genes of the genome; ``EXPRESSION_GENES`` where no genomes are simulated."""
+    tissues: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot be simulated."""
+        for name, value, high in (
+            ("samples", self.samples, MAX_SAMPLES),
+            ("tissues", self.tissues, MAX_TISSUES),
+            ("genes of expression", EXPRESSION_GENES if self.genes is None else self.genes, MAX_EXPRESSION_GENES),
+        ):
+            if not 1 <= value <= high:
+                raise ConfigError(f"simulate: {name} must lie in [1, {high:,}], got {value:,}")
+        _at_least("seed", self.seed, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedCohort:
+    """Where a file of samples is and how much is in it."""
+
+    counts: Path
+    """HDF5 in the layout of ARCHS4."""
+    n_samples: int
+    n_genes: int
+    truth: Path
+    """Folder of the truth tables."""
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatedStudy:
     """Where the files of a study are and how much is in them."""
 
@@ -103,6 +152,8 @@ class SimulatedStudy:
     n_sites: Mapping[str, int]
     events: Mapping[str, int]
     """How often each kind of rearrangement happened, over all branches."""
+    counts: Mapping[str, Path] = field(default_factory=dict)
+    """HDF5 of samples in the layout of ARCHS4; empty where none were asked for."""
 
 
 def condition_grid(conditions: int) -> tuple[tuple[str, ...], tuple[int, ...]]:

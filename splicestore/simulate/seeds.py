@@ -24,6 +24,13 @@ class Stream(IntEnum):
     READS = 12
     MODEL = 13
     ORTHOLOGY = 14
+    GENE_PROFILE = 15
+    SYMBOL = 16
+    SERIES = 17
+    SAMPLE = 18
+    BATCH = 19
+    COPY = 20
+    COPY_PLACE = 21
 
 
 def random_stream(seed: int, purpose: Stream, *keys: int) -> np.random.Generator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,14 +11,16 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
-from splicestore.errors import ConfigError
 from splicestore.simulate import tables
+from splicestore.simulate.archs4 import counts_file
 from splicestore.simulate.evolution import ROOT, Event, Layout, ancestral_layout, draw_tree, evolve_branch, newick
+from splicestore.simulate.folder import find_study, json_text, no_progress, write_study_document
 from splicestore.simulate.genes import MIN_INTRON
 from splicestore.simulate.genome import GenomeCounts, GenomePlan, GenomeWriter, PieceSource
 from splicestore.simulate.loci import LocusFactory, SpacerFactory
 from splicestore.simulate.motifs import draw_usage_model
-from splicestore.simulate.options import SimulatedStudy, SimulateOptions, condition_grid
+from splicestore.simulate.options import CohortOptions, SimulatedStudy, SimulateOptions, condition_grid
+from splicestore.simulate.samples import write_cohorts
 from splicestore.simulate.seeds import Stream, random_stream
 from splicestore.storage.outputs import OutputFolder, output_folder
 
@@ -30,9 +31,6 @@ MEAN_EXONIC, MEAN_INTRONS = 1_500.0, 6.0
 """Exon bases and introns of an average gene."""
 INTRON_MEAN_RANGE = (MIN_INTRON + 40.0, 6_000.0)
 
-SIMULATION = 1
-"""Raised whenever the same options begin to give other bytes."""
-
 Members = list[tuple[int, int, str]]
 """Family, genome number, gene id."""
 Totals = dict[str, dict[str, int]]
@@ -40,7 +38,11 @@ Totals = dict[str, dict[str, int]]
 
 
 def simulate_study(
-    out: str | Path, options: SimulateOptions, progress: Callable[[str], None] | None = None
+    out: str | Path,
+    options: SimulateOptions,
+    progress: Callable[[str], None] | None = None,
+    *,
+    cohort: CohortOptions | None = None,
 ) -> SimulatedStudy:
     """Write a synthetic study with known truth.
 
@@ -54,7 +56,9 @@ def simulate_study(
     options
         What to simulate.
     progress
-        Called with one line per contig.
+        Called with one line per contig, and per block of samples.
+    cohort
+        Also write samples of expression of every genome; orthologs are expressed alike.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def simulate_study(
     Raises
     ------
     ConfigError
-        If the folder holds anything else.
+        If the folder holds anything else, or fewer genes of expression are asked for than a genome has.
     TransferError
         If the disk is full or the folder cannot be written.
 
@@ -77,17 +81,21 @@ def simulate_study(
     """
     root = Path(out)
     plans = _genome_plans(options)
-    known = _same_study(root, options)
-    if known is not None:
-        return _described(root, plans, known)
-    with output_folder(root) as output:
-        totals = _write_study(output, options, plans, progress or _no_progress)
-        output.write_text("truth/study.json", _json(_study_document(options, plans[0], totals)))
-    return _described(root, plans, totals)
+    wanted = {"options": asdict(options)} | ({"cohort": asdict(cohort)} if cohort else {})
+    known = find_study(root, wanted)
+    if known is None:
+        with output_folder(root) as output:
+            known = _write_study(output, options, cohort, plans, progress or no_progress)
+            write_study_document(output, wanted | _study_truth(plans[0]), known)
+    return _described(root, plans, cast("Totals", known), cohort)
 
 
 def _write_study(
-    output: OutputFolder, options: SimulateOptions, plans: Sequence[GenomePlan], progress: Callable[[str], None]
+    output: OutputFolder,
+    options: SimulateOptions,
+    cohort: CohortOptions | None,
+    plans: Sequence[GenomePlan],
+    progress: Callable[[str], None],
 ) -> Totals:
     """Walk the tree from the ancestor and write every genome, then what joins them."""
     intron_mean = (GENIC_SHARE * options.n_bases / options.genes - MEAN_EXONIC) / MEAN_INTRONS
@@ -113,44 +121,15 @@ def _write_study(
     output.write_text("truth/events.tsv", tables.EVENTS_HEADER + "".join(map(_event_row, history.events)))
     output.write_text("truth/tree.nwk", newick(nodes, options.divergence))
     _write_configs(output, plans)
+    if cohort is not None:
+        write_cohorts(output, cohort, [plan.genome_id for plan in plans], history.n_families, members, progress)
     return _totals(plans, counts, history.events)
 
 
-def _no_progress(line: str) -> None:
-    """Ignore progress."""
-
-
-def _same_study(root: Path, options: SimulateOptions) -> Totals | None:
-    """Return the totals of the same study where it is there already.
-
-    Nothing is written over: a store may live in the folder by now. Folders appear whole, so one that holds a
-    study holds all of it.
-    """
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return None
-    found = _read_study(root / "truth" / "study.json")
-    if found and found.get("simulation") == SIMULATION and found.get("options") == asdict(options):
-        return cast("Totals", found["totals"])
-    what = "holds a study of other options" if found else "holds files that are not a simulated study"
-    raise ConfigError(f"{root}: {what}; simulate into a new or empty folder, or remove this one first")
-
-
-def _read_study(path: Path) -> dict[str, Any]:
-    """Read the document of a study; empty where there is none."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _study_document(options: SimulateOptions, plan: GenomePlan, totals: Totals) -> dict[str, Any]:
+def _study_truth(plan: GenomePlan) -> dict[str, Any]:
     return {
-        "simulation": SIMULATION,
-        "options": asdict(options),
         "conditions": list(plan.condition_names),
         "usage_model": plan.model.document(plan.condition_names),
-        "totals": totals,
     }
 
 
@@ -206,7 +185,7 @@ def _write_configs(output: OutputFolder, plans: Sequence[GenomePlan]) -> None:
         output.write_text("samples.tsv", tables.SAMPLES_HEADER + "".join(rows))
     document = {"genomes": [_yaml_genome(plan) for plan in plans]}
     output.write_text("genomes.yaml", yaml.safe_dump(document, sort_keys=False))
-    output.write_text("genomes.json", _json(_splicevo_document(plans)))
+    output.write_text("genomes.json", json_text(_splicevo_document(plans)))
 
 
 def _yaml_genome(plan: GenomePlan) -> dict[str, Any]:
@@ -251,7 +230,7 @@ def _splicevo_document(plans: Sequence[GenomePlan]) -> dict[str, Any]:
     return {"genomes": genomes, "usage_files": usage}
 
 
-def _described(root: Path, plans: Sequence[GenomePlan], totals: Totals) -> SimulatedStudy:
+def _described(root: Path, plans: Sequence[GenomePlan], totals: Totals, cohort: CohortOptions | None) -> SimulatedStudy:
     return SimulatedStudy(
         root=root,
         genome_ids=tuple(plan.genome_id for plan in plans),
@@ -265,8 +244,5 @@ def _described(root: Path, plans: Sequence[GenomePlan], totals: Totals) -> Simul
         n_genes=totals["n_genes"],
         n_sites=totals["n_sites"],
         events=totals["events"],
+        counts={plan.genome_id: root / counts_file(plan.genome_id) for plan in plans if cohort},
     )
-
-
-def _json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=2) + "\n"

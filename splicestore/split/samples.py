@@ -2,14 +2,13 @@
 
 Samples of one GEO series belong together, and so do series that share samples: the components of that graph are assigned
 whole, by the hash of an anchor sample, so that more samples move nothing that stays in its component. Samples with the same
-counts are joined too: a library that was submitted again under another accession is the usual way a test set leaks.
+counts are joined too: a library that was submitted again under another accession is the usual way a test set leaks. Samples
+with nearly the same profile, as those that were sequenced again, are looked for and joined on demand.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal, get_args
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 from splicestore.errors import ConfigError, SplitError, close_names
 from splicestore.expression import Expression
 from splicestore.kernels.components import group_components
+from splicestore.kernels.profiles import name_keys
 from splicestore.kernels.seeded_hash import as_fraction, seeded_hash
 from splicestore.schema import (
-    COUNTS_SHARD,
     SUBSET_NAMES,
     SUBSET_TEST,
     SUBSET_TRAIN,
@@ -30,6 +29,7 @@ from splicestore.schema import (
     Plan,
     check_name,
 )
+from splicestore.split.similar import SamplePoints, SimilarSamples, find_similar, place_samples
 from splicestore.split.values import subset_of_draw
 from splicestore.storage import Publication, write_lease
 from splicestore.storage.columns import Column, write_columns
@@ -54,6 +54,10 @@ class SampleSplitOptions:
     seed: int = 0
     join_identical: bool = True
     """Keep samples with the same counts together."""
+    similar: float | None = None
+    """Look for samples whose log scores are correlated at least so; None: do not."""
+    join_similar: bool = False
+    """Keep them together."""
     force: bool = False
     steal: bool = False
 
@@ -72,6 +76,8 @@ class SampleSplitReport:
     """Samples whose counts another one has too."""
     n_identical_across: int
     """Of them, those with a twin in another subset: 0 unless ``join_identical`` is off."""
+    similar: dict[str, Any] | None
+    """Of pairs above the threshold: how many samples, how many across subsets, and the most correlated of those."""
     warnings: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
@@ -102,16 +108,17 @@ def split_samples(
     """
     options = options or SampleSplitOptions()
     check_name(name, "split")
-    for share in (options.test_fraction, options.val_fraction):
-        if not 0 <= share < 1:
-            raise ConfigError(f"shares lie in [0, 1), got {share}")
-    if options.test_fraction + options.val_fraction >= 1:
-        raise ConfigError("nothing is left to train on: test and val fractions add up to 1 or more")
+    _check(options)
     counts = store.expression[expression]
     profile = profile_digests(counts)
-    component = _components(counts, profile, options)
+    points = None if options.similar is None else place_samples(counts)
+    # Joined, none can be in another subset; else it is the subsets that are looked at.
+    nowhere = np.zeros(counts.n_samples, dtype=np.uint8)
+    joined = _find_similar(points, options, nowhere) if options.join_similar else None
+    component = _components(counts, profile, joined, options)
     subset = _draw(counts.sample_ids, component, options)
     _refuse_empty(subset, options)
+    similar = _tell_similar(counts, points, joined or _find_similar(points, options, subset), options)
     with write_lease(store.root, f"sample_splits/{name}", steal=options.steal) as lease:
         publication = _publication(store, name, counts, component, subset, options)
         publication.force = options.force
@@ -124,32 +131,60 @@ def split_samples(
             publication.finalise(["table"])
         lease.check()
         status = "published" if publication.switch() else "unchanged"
-    return _report(name, publication.generation, status, component, subset, profile)
+    return _report(name, publication.generation, status, component, subset, profile, similar)
+
+
+def _check(options: SampleSplitOptions) -> None:
+    for share in (options.test_fraction, options.val_fraction):
+        if not 0 <= share < 1:
+            raise ConfigError(f"shares lie in [0, 1), got {share}")
+    if options.test_fraction + options.val_fraction >= 1:
+        raise ConfigError("nothing is left to train on: test and val fractions add up to 1 or more")
+    if options.similar is not None and not 0.5 <= options.similar < 1:
+        raise ConfigError(f"--similar is a correlation in [0.5, 1), got {options.similar}")
+    if options.join_similar and options.similar is None:
+        raise ConfigError("--join-similar: say from which correlation, as in --similar 0.95")
 
 
 def profile_digests(counts: Expression) -> NDArray[np.uint64]:
     """Digest the counts of every sample, over all genes: (sample,) uint64. Samples without counts have one of their own."""
-    digests = np.empty(counts.n_samples, dtype=np.uint64)
-    for first, rows in _rows(counts):
-        for i, row in enumerate(rows):
-            name = row.tobytes() if row.any() else counts.sample_ids[first + i].encode()
-            digests[first + i] = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
+    digests, empty = counts.sample_digests().copy(), np.flatnonzero(counts.sample_total == 0)
+    digests[empty] = name_keys([counts.sample_ids[row] for row in empty.tolist()])
     return digests
 
 
-def _rows(counts: Expression) -> Iterator[tuple[int, NDArray[np.uint32]]]:
-    height = max(1, min(COUNTS_SHARD[0], 2**26 // max(1, counts.n_genes)))
-    for first in range(0, counts.n_samples, height):
-        yield first, counts.read(slice(first, min(counts.n_samples, first + height)))
-
-
-def _components(counts: Expression, profile: NDArray[np.uint64], options: SampleSplitOptions) -> NDArray[np.int32]:
+def _components(
+    counts: Expression, profile: NDArray[np.uint64], similar: SimilarSamples | None, options: SampleSplitOptions
+) -> NDArray[np.int32]:
     member, group = _labels(counts, options.by)
-    if options.join_identical:
-        _, code = np.unique(profile, return_inverse=True)
+    _, identical = np.unique(profile, return_inverse=True)
+    for code in ([identical] if options.join_identical else []) + ([similar.group] if similar is not None else []):
         member = np.concatenate((member, np.arange(counts.n_samples)))
         group = np.concatenate((group, code + (group.max(initial=-1) + 1)))
     return group_components(counts.n_samples, member, group)
+
+
+def _find_similar(
+    points: SamplePoints | None, options: SampleSplitOptions, subset: NDArray[np.uint8]
+) -> SimilarSamples | None:
+    if points is None or options.similar is None:
+        return None
+    return find_similar(points, options.similar, subset)
+
+
+def _tell_similar(
+    counts: Expression, points: SamplePoints | None, found: SimilarSamples | None, options: SampleSplitOptions
+) -> dict[str, Any] | None:
+    if points is None or found is None:
+        return None
+    ids = counts.sample_ids
+    return {
+        "threshold": options.similar,
+        "is_exact": points.is_exact,
+        "n_samples": found.n_similar,
+        "n_across": found.n_across,
+        "examples": [[ids[a], ids[b], round(r, 6)] for a, b, r in found.examples],
+    }
 
 
 def _labels(counts: Expression, by: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -219,6 +254,7 @@ def _publication(
             "val_fraction": options.val_fraction,
             "seed": options.seed,
             "join_identical": options.join_identical,
+            **({"join_similar": options.similar} if options.join_similar else {}),
         },
         chunking={},
     )
@@ -243,6 +279,7 @@ def _report(
     component: NDArray[np.int32],
     subset: NDArray[np.uint8],
     profile: NDArray[np.uint64],
+    similar: dict[str, Any] | None,
 ) -> SampleSplitReport:
     counts = np.bincount(subset, minlength=len(SUBSET_NAMES))
     largest = float(np.bincount(component).max() / len(component))
@@ -263,5 +300,6 @@ def _report(
         largest_component_fraction=largest,
         n_identical=int((n[code] > 1).sum()),
         n_identical_across=int(np.isin(code, sorted(crossing)).sum()),
+        similar=similar,
         warnings=tuple(warnings),
     )

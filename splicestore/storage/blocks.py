@@ -241,6 +241,19 @@ class ShardedArray:
             task()
         return rows
 
+    def read_into(self, start: int, end: int, out: NDArray[Any]) -> None:
+        """Read rows as ``read`` does, into a C-contiguous array of their shape and type.
+
+        Raises
+        ------
+        IndexError, StoreError
+            As ``read``.
+        ValueError
+            If ``out`` does not fit.
+        """
+        for task in self._prepare(start, end, out)[1]:
+            task()
+
     def _prepare(
         self, start: int, end: int, out: NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], list[Callable[[], None]]]:

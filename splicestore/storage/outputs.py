@@ -36,18 +36,57 @@ class OutputFolder:
         self._folder = folder
 
     @contextmanager
-    def open_binary(self, name: str) -> Iterator[BinaryIO]:
-        """Open one file for writing; sub-folders are made."""
+    def path(self, name: str) -> Iterator[Path]:
+        """Name a file for a library that writes it itself; sub-folders are made."""
         target = self._folder / name
         with io_errors(str(target), "writing"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as stream:
-                yield stream
+            yield target
+
+    @contextmanager
+    def open_binary(self, name: str) -> Iterator[BinaryIO]:
+        """Open one file for writing; sub-folders are made."""
+        with self.path(name) as target, target.open("wb") as stream:
+            yield stream
+
+    @contextmanager
+    def local_path(self, name: str) -> Iterator[Path]:
+        """Name one file for a library that opens files itself; sub-folders are made."""
+        target = self._folder / name
+        with io_errors(str(target), "writing"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield target
 
     def write_text(self, name: str, text: str) -> None:
         """Write one text file."""
         with self.open_binary(name) as stream:
             stream.write(text.encode("utf-8"))
+
+
+@contextmanager
+def output_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Name a file aside for a library that writes it itself; it is renamed when the block ends without an error.
+
+    Raises
+    ------
+    ConfigError
+        If the file exists and ``overwrite`` is off, or is a folder.
+    TransferError
+        If the disk is full.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a folder; name a file to write")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target}: exists already; name another file, or add --overwrite")
+    aside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with io_errors(str(target), "writing"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager

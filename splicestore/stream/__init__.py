@@ -1,6 +1,6 @@
-"""Streaming windows of a split: numpy batches without torch, tensors with it.
+"""Streaming windows of a split and samples of a matrix: numpy batches without torch, tensors with it.
 
-``WindowStream``, ``one_hot`` and ``densify_usage`` import torch when first asked for.
+``WindowStream``, ``SampleStream``, ``one_hot`` and ``densify_usage`` import torch when first asked for.
 """
 
 from __future__ import annotations
@@ -9,15 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from splicestore.stream.batch import Batch
 from splicestore.stream.lanes import WindowLanes
-from splicestore.stream.source import WindowBatches
+from splicestore.stream.sample_batch import SampleBatch, TokenBatch
+from splicestore.stream.samples import SampleBatches
+from splicestore.stream.token_view import TokenView
+from splicestore.stream.windows import WindowBatches
 
 if TYPE_CHECKING:
-    from splicestore.stream.dataset import WindowStream
+    from splicestore.stream.dataset import SampleStream, WindowStream
     from splicestore.stream.expand import DenseUsage, densify_usage, one_hot
 
-__all__ = ["Batch", "DenseUsage", "WindowBatches", "WindowLanes", "WindowStream", "densify_usage", "one_hot"]
+__all__ = [
+    "Batch", "DenseUsage", "SampleBatch", "SampleBatches", "SampleStream", "TokenBatch", "TokenView", "WindowBatches",
+    "WindowLanes", "WindowStream", "densify_usage", "one_hot",
+]  # fmt: skip
 
-_WITH_TORCH = {"WindowStream": "dataset", "DenseUsage": "expand", "densify_usage": "expand", "one_hot": "expand"}
+_WITH_TORCH = {
+    "WindowStream": "dataset",
+    "SampleStream": "dataset",
+    "DenseUsage": "expand",
+    "densify_usage": "expand",
+    "one_hot": "expand",
+}
 
 
 def __getattr__(name: str) -> Any:

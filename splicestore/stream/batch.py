@@ -1,17 +1,67 @@
-"""One batch of windows: the same fields as numpy arrays or as torch tensors."""
+"""One batch: the same fields as numpy arrays or as torch tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
 
 Array = TypeVar("Array")
 """``numpy.ndarray`` or ``torch.Tensor``."""
+ARRAY_FIELDS = (
+    "sequence", "label", "genome", "contig", "start", "strand", "window_id",
+    "usage_row_window", "usage_row_position", "alpha", "beta", "condition_mask",
+)  # fmt: skip
+"""Arrays of a batch of windows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[Array]):
+class RowBatch(Generic[Array]):
+    """Rows of a stream stacked for one step: what batches of windows and of samples have in common."""
+
+    step: int
+    """Which global batch of the epoch this is (a part of)."""
+    global_rows: int
+    """Rows of the global batch over all ranks, repeated ones not counted: what a loss is normalised by."""
+
+    arrays: ClassVar[tuple[str, ...]]
+    """Names of the fields that are arrays."""
+    row_arrays: ClassVar[tuple[str, ...]]
+    """Those that joined batches concatenate as they are."""
+    row_id: ClassVar[str]
+    """The one that says which row it is, -1 for repeated rows."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, self.row_id))
+
+    @property
+    def n_present(self) -> int:
+        """Rows, repeated ones not counted."""
+        return int((getattr(self, self.row_id) >= 0).sum())
+
+    def map_arrays(self, function: Callable[[str, Array], Any]) -> Any:
+        """Replace every array by ``function(name, array)``."""
+        changed = {name: function(name, getattr(self, name)) for name in self.arrays}
+        return replace(self, **changed)
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> Any:
+        """Move the tensors to a device (torch batches only)."""
+        return self.map_arrays(lambda _, tensor: tensor.to(device, non_blocking=non_blocking))  # type: ignore[attr-defined]
+
+    def pin_memory(self) -> Any:
+        """Copy the tensors to page-locked memory (torch batches only; ``DataLoader(pin_memory=True)`` calls it)."""
+        return self.map_arrays(lambda _, tensor: tensor.pin_memory())  # type: ignore[attr-defined]
+
+    def joined(self, others: Sequence[Self], concatenate: Callable[[list[Any]], Any]) -> Self:
+        """Put the rows of other parts of the same global batch behind one's own."""
+        parts = [self, *others]
+        return replace(self, **{name: concatenate([getattr(p, name) for p in parts]) for name in self.row_arrays})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch(RowBatch[Array]):
     """Windows stacked for one step. B windows, input length L, centre W, C conditions, n usage rows.
 
     Everything is in transcript orientation: a window on the minus strand is reverse-complemented, and its labels
@@ -44,44 +94,34 @@ class Batch(Generic[Array]):
     """(genomes, C) bool: the genome has the condition."""
     genome_names: tuple[str, ...]
     condition_names: tuple[str, ...]
-    step: int
-    """Which global batch of the epoch this is (a part of)."""
-    global_rows: int
-    """Windows in the global batch over all ranks, repeated rows not counted: what a loss is normalised by."""
     min_reads: float
     """Below this many reads (alpha + beta) an SSE is not measured."""
 
-    def __len__(self) -> int:
-        return len(self.window_id)  # type: ignore[arg-type]
+    arrays: ClassVar[tuple[str, ...]] = ARRAY_FIELDS
+    row_arrays: ClassVar[tuple[str, ...]] = (
+        "sequence", "label", "genome", "contig", "start", "strand", "window_id",
+        "usage_row_position", "alpha", "beta",
+    )  # fmt: skip
+    row_id: ClassVar[str] = "window_id"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the arrays, ``genome_names`` and ``condition_names`` by name, without copies."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _BOOKKEEPING}
+        return {name: getattr(self, name) for name in (*self.arrays, "genome_names", "condition_names")}
 
-    def map_arrays(self, function: Callable[[str, Array], Any]) -> Batch[Any]:
-        """Replace every array by ``function(name, array)``."""
-        arrays = {name: function(name, getattr(self, name)) for name in ARRAY_FIELDS}
-        return Batch(**arrays, **{name: getattr(self, name) for name in (*_NAMES, *_BOOKKEEPING)})
-
-    def to(self, device: Any, *, non_blocking: bool = False) -> Batch[Any]:
-        """Move the tensors to a device (torch batches only)."""
-        return self.map_arrays(lambda _, tensor: tensor.to(device, non_blocking=non_blocking))  # type: ignore[attr-defined]
-
-    def pin_memory(self) -> Batch[Any]:
-        """Copy the tensors to page-locked memory (torch batches only; ``DataLoader(pin_memory=True)`` calls it)."""
-        return self.map_arrays(lambda _, tensor: tensor.pin_memory())  # type: ignore[attr-defined]
+    def joined(self, others: Sequence[Self], concatenate: Callable[[list[Any]], Any]) -> Self:
+        """Put the windows of other parts of the same global batch, and their usage, behind one's own."""
+        parts = [self, *others]
+        # Rows behind the first part count from where their part begins.
+        begins = np.cumsum([0, *(len(part) for part in parts[:-1])]).tolist()
+        windows = [part.usage_row_window + begin for part, begin in zip(parts, begins, strict=True)]
+        # The base class is named: a dataclass with slots is made twice, and ``super()`` knows the first.
+        return replace(RowBatch.joined(self, others, concatenate), usage_row_window=concatenate(windows))
 
 
-_BOOKKEEPING = ("step", "global_rows", "min_reads")
-_NAMES = ("genome_names", "condition_names")
-ARRAY_FIELDS = tuple(f.name for f in fields(Batch) if f.name not in (*_BOOKKEEPING, *_NAMES))
-ROW_FIELDS = ("sequence", "label", "genome", "contig", "start", "strand", "window_id")
-"""Fields with one row a window; joined batches concatenate them."""
-USAGE_FIELDS = ("usage_row_position", "alpha", "beta")
-"""Fields with one row a measured site; joined batches concatenate them."""
+Part = TypeVar("Part", bound=RowBatch[Any])
 
 
-def join_batches(parts: list[Batch[Any]], concatenate: Callable[[list[Any]], Any]) -> Batch[Any]:
+def join_batches(parts: Sequence[Part], concatenate: Callable[[list[Any]], Any]) -> Part:
     """Join parts of one global batch, in order.
 
     Parameters
@@ -91,18 +131,5 @@ def join_batches(parts: list[Batch[Any]], concatenate: Callable[[list[Any]], Any
     concatenate
         ``numpy.concatenate`` or ``torch.cat``.
     """
-    if len(parts) == 1:
-        return parts[0]
-    # Rows behind the first part count from where their part begins.
-    begins = [0]
-    for part in parts[:-1]:
-        begins.append(begins[-1] + len(part))
-    joined: dict[str, Any] = {
-        name: concatenate([getattr(p, name) for p in parts]) for name in (*ROW_FIELDS, *USAGE_FIELDS)
-    }
-    joined["usage_row_window"] = concatenate(
-        [p.usage_row_window + begin for p, begin in zip(parts, begins, strict=True)]
-    )
-    first = parts[0]
-    kept = {f.name: getattr(first, f.name) for f in fields(first) if f.name not in joined}
-    return Batch(**joined, **kept)
+    first, *others = parts
+    return first.joined(others, concatenate) if others else first

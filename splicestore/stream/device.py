@@ -7,21 +7,22 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from splicestore.errors import ConfigError
-from splicestore.stream.batch import ARRAY_FIELDS, Batch
+from splicestore.stream.batch import RowBatch
 
-TensorBatch = Batch[torch.Tensor]
-CountedBatches = Generator[tuple[TensorBatch, int], None, None]
-"""Batches with the number of their windows, rows that pad not counted."""
-HandOut = Callable[[Iterator[tuple[TensorBatch, int]]], Iterator[TensorBatch]]
+Tensors = TypeVar("Tensors", bound=RowBatch[Any])
+"""Batches of tensors."""
+CountedBatches = Generator[tuple[Tensors, int], None, None]
+"""Batches with the number of their rows, those that pad not counted."""
+HandOut = Callable[[Iterator[tuple[Tensors, int]]], Iterator[Tensors]]
 Item = TypeVar("Item")
 
 
-class DeviceBatches:
+class DeviceBatches(Generic[Tensors]):
     """Batches of a stream on a device, as many times as it is iterated; ``to_device`` of a stream or loader makes one.
 
     Parameters
@@ -48,8 +49,8 @@ class DeviceBatches:
 
     def __init__(
         self,
-        begin: Callable[[], CountedBatches],
-        hand_out: HandOut,
+        begin: Callable[[], CountedBatches[Tensors]],
+        hand_out: HandOut[Tensors],
         n_steps: Callable[[], int],
         device: torch.device,
         ahead: int,
@@ -64,10 +65,10 @@ class DeviceBatches:
     def __len__(self) -> int:
         return self._n_steps()
 
-    def __iter__(self) -> Iterator[TensorBatch]:
+    def __iter__(self) -> Iterator[Tensors]:
         yield from self._hand_out(self._moved(self._begin()))
 
-    def _moved(self, batches: CountedBatches) -> Iterator[tuple[TensorBatch, int]]:
+    def _moved(self, batches: CountedBatches) -> Iterator[tuple[Tensors, int]]:
         if self.device.type == "cpu":
             return batches
         if self.device.type == "cuda":
@@ -75,19 +76,19 @@ class DeviceBatches:
         return iterate_ahead(each_batch(batches, lambda batch: batch.to(self.device)), self._ahead)
 
 
-def _through_cuda(batches: CountedBatches, sender: CudaSender, ahead: int) -> Iterator[tuple[TensorBatch, int]]:
-    for (batch, copied), n_windows in iterate_ahead(each_batch(batches, sender.send), ahead):
+def _through_cuda(batches: CountedBatches[Tensors], sender: CudaSender, ahead: int) -> Iterator[tuple[Tensors, int]]:
+    for (batch, copied), n_rows in iterate_ahead(each_batch(batches, sender.send), ahead):
         sender.receive(batch, copied)
-        yield batch, n_windows
+        yield batch, n_rows
 
 
 def each_batch(
-    batches: Generator[tuple[Batch[Any], int], None, None], change: Callable[[Batch[Any]], Item]
+    batches: CountedBatches[Tensors], change: Callable[[Tensors], Item]
 ) -> Generator[tuple[Item, int], None, None]:
     """Change every batch on its way; closing the result closes ``batches``."""
     with closing(batches):
-        for batch, n_windows in batches:
-            yield change(batch), n_windows
+        for batch, n_rows in batches:
+            yield change(batch), n_rows
 
 
 class CudaSender:
@@ -107,7 +108,7 @@ class CudaSender:
         self._device, self._n_reused = self._stream.device, n_reused
         self._copies: deque[torch.cuda.Event] = deque()
 
-    def send(self, batch: TensorBatch) -> tuple[TensorBatch, torch.cuda.Event]:
+    def send(self, batch: Tensors) -> tuple[Tensors, torch.cuda.Event]:
         """Begin to copy a batch; the event says when its tensors are there."""
         with torch.cuda.stream(self._stream):
             moved = batch.pin_memory().to(self._device, non_blocking=True)
@@ -119,11 +120,11 @@ class CudaSender:
                 self._copies.popleft().synchronize()
         return moved, copied
 
-    def receive(self, batch: TensorBatch, copied: torch.cuda.Event) -> None:
+    def receive(self, batch: Tensors, copied: torch.cuda.Event) -> None:
         """Let the consumer's CUDA stream wait for a batch, on the GPU; call in the consumer's thread."""
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(copied)
-        for name in ARRAY_FIELDS:
+        for name in batch.arrays:
             # The allocator must not give this memory to the next copy while the consumer's kernels still read it.
             getattr(batch, name).record_stream(stream)
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from splicestore.errors import PlanError
 from splicestore.kernels.shuffle import LaneOrder, order_epoch
 from splicestore.stream.options import Share, Tail
-from splicestore.stream.plan import WindowPlan
+from splicestore.stream.plan import BlockPlan
 
 Int64 = NDArray[np.int64]
 
 _STEPS_AT_ONCE = 64
-_NO_WINDOW = np.zeros(0, dtype=np.int64)
+_NO_ROW = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class StepWindows:
-    """The windows that one reader cuts for one global batch."""
+class StepRows:
+    """The rows that one reader cuts for one global batch."""
 
     step: int
-    window: Int64
+    row: Int64
     """(B,) numbers in the plan."""
     repeated: NDArray[np.bool_]
     """(B,) True for rows that only fill the batch."""
@@ -60,22 +60,22 @@ class EpochOrder:
     """All lanes of one epoch, and the steps that read them."""
 
     lanes: tuple[LaneOrder, ...]
-    lane_windows: tuple[int, ...]
+    lane_rows: tuple[int, ...]
     batch_size: int
     tail: Tail
     share: Share
 
     @property
     def per_lane(self) -> int:
-        """Windows of each lane in a global batch."""
+        """Rows of each lane in a global batch."""
         return self.batch_size // len(self.lanes)
 
     @property
     def n_steps(self) -> int:
         """Global batches of the epoch, the same for every rank."""
         if self.tail == "drop":
-            return min(self.lane_windows) // self.per_lane
-        return -(-max(self.lane_windows) // self.per_lane)
+            return min(self.lane_rows) // self.per_lane
+        return -(-max(self.lane_rows) // self.per_lane)
 
     def lanes_read(self, reader: Reader) -> range:
         """Lanes whose blocks the reader needs."""
@@ -86,37 +86,37 @@ class EpochOrder:
         lanes = [self.lanes[lane] for lane in self.lanes_read(reader)]
         return max(1, sum(min(lane.live + 1, len(lane.block)) for lane in lanes))
 
-    def steps(self, reader: Reader, first_step: int = 0) -> Iterator[StepWindows]:
-        """Yield the windows of every global batch from ``first_step`` on; some may be without rows."""
+    def steps(self, reader: Reader, first_step: int = 0) -> Iterator[StepRows]:
+        """Yield the rows of every global batch from ``first_step`` on; some batches may have none."""
         cursors = [_LaneCursor(self.lanes[n], first_step * self.per_lane) for n in self.lanes_read(reader)]
         # All lanes are whole for so many steps: these are taken many at a time, so that a step costs a few slices.
-        n_whole = min(self.lane_windows) // self.per_lane
+        n_whole = min(self.lane_rows) // self.per_lane
         step = first_step
         while step < self.n_steps:
             n = max(1, min(_STEPS_AT_ONCE, n_whole - step))
             yield from self._taken(reader, cursors, step, n)
             step += n
 
-    def _taken(self, reader: Reader, cursors: Sequence[_LaneCursor], first: int, n: int) -> Iterator[StepWindows]:
+    def _taken(self, reader: Reader, cursors: Sequence[_LaneCursor], first: int, n: int) -> Iterator[StepRows]:
         """``n`` steps from ``first`` on; more than one only where no lane runs out."""
         taken = [cursor.take(n * self.per_lane, pad=self.tail == "pad") for cursor in cursors]
         if n == 1:
-            window = np.concatenate([_NO_WINDOW, *(w for w, _ in taken)])
-            repeated = np.concatenate([_NO_WINDOW.astype(bool), *(r for _, r in taken)])
+            window = np.concatenate([_NO_ROW, *(w for w, _ in taken)])
+            repeated = np.concatenate([_NO_ROW.astype(bool), *(r for _, r in taken)])
             done = first * self.per_lane
-            present = sum(min(max(n - done, 0), self.per_lane) for n in self.lane_windows)
+            present = sum(min(max(n - done, 0), self.per_lane) for n in self.lane_rows)
             yield self._step(reader, first, window, repeated, present)
             return
-        lanes = np.stack([w.reshape(n, self.per_lane) for w, _ in taken], axis=1) if taken else _NO_WINDOW
+        lanes = np.stack([w.reshape(n, self.per_lane) for w, _ in taken], axis=1) if taken else _NO_ROW
         windows, repeated = lanes.reshape(n, -1), np.zeros(len(taken) * self.per_lane, dtype=bool)
         for place in range(n):
             yield self._step(reader, first + place, windows[place], repeated, self.batch_size)
 
-    def _step(self, reader: Reader, step: int, window: Int64, repeated: NDArray[np.bool_], present: int) -> StepWindows:
+    def _step(self, reader: Reader, step: int, window: Int64, repeated: NDArray[np.bool_], present: int) -> StepRows:
         if self.share == "replicate" and (reader.world_size, reader.n_parts) != (1, 1):
             rows = reader.rows(len(window))
             window, repeated = window[rows], repeated[rows]
-        return StepWindows(step, window, repeated, present)
+        return StepRows(step, window, repeated, present)
 
 
 class _LaneCursor:
@@ -148,7 +148,7 @@ class _LaneCursor:
         return max(self._last, 0)
 
 
-def plan_epoch(plan: WindowPlan, epoch: int) -> EpochOrder:
+def plan_epoch(plan: BlockPlan, epoch: int) -> EpochOrder:
     """Order one epoch of a plan.
 
     Raises
@@ -157,17 +157,20 @@ def plan_epoch(plan: WindowPlan, epoch: int) -> EpochOrder:
         If no block enters the deal, or ``tail="drop"`` would drop every window.
     """
     options = plan.options
-    entries = plan.entries(epoch)
-    if not len(entries):
-        raise PlanError(f"epoch {epoch}: no block enters the deal under genome_weights {dict(options.genome_weights)}")
     lanes = order_epoch(
-        plan.block_ptr, entries, options.lanes, plan.live_total, options.seed, epoch, shuffled=options.shuffle
+        plan.block_ptr,
+        plan.entries(epoch),
+        options.lanes,
+        plan.live_total,
+        options.seed,
+        epoch,
+        shuffled=options.shuffle,
     )
     counts = tuple(lane.n_windows for lane in lanes)
     order = EpochOrder(lanes, counts, options.batch_size, options.tail, plan.share)
     if order.n_steps == 0:
         raise PlanError(
-            f'tail="drop" drops all {sum(counts):,} windows: the shortest of {options.lanes} lanes has {min(counts):,}, a batch '
+            f'tail="drop" drops all {sum(counts):,} {plan.rows_name}: the shortest of {options.lanes} lanes has {min(counts):,}, a batch '
             f'takes {order.per_lane} of each; take fewer lanes, smaller batches or tail="short"'
         )
     return order

@@ -15,10 +15,11 @@ from splicestore.cluster import Executor
 from splicestore.errors import ConfigError, SpliceStoreError, TransferError
 from splicestore.memory import INTERPRETER_BYTES
 from splicestore.schema import SUBSET_EXCLUDED, SUBSET_NAMES
-from splicestore.stream.plan import BLOCKS_IN_FLIGHT, BYTES_IN_FLIGHT, WindowPlan
+from splicestore.stream.plan import BLOCKS_IN_FLIGHT, BYTES_IN_FLIGHT
 from splicestore.stream.protocols import GenomeSource, SplitSource, StoreSource
-from splicestore.stream.reader import NumpyBatch
-from splicestore.stream.source import WindowBatches
+from splicestore.stream.window_plan import WindowPlan
+from splicestore.stream.window_reader import NumpyBatch
+from splicestore.stream.windows import WindowBatches
 
 Value = TypeVar("Value")
 

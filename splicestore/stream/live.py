@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.stream.plan import POOL_GROWTH
+from splicestore.stream.window_plan import POOL_GROWTH
 
 
 @dataclass(frozen=True, slots=True)

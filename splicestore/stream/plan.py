@@ -1,145 +1,58 @@
-"""From a split and stream options to blocks and how many of them are live: values made before a base is read."""
+"""Rows of a stream by block, and how many blocks are live: values made before anything is read."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.errors import ConfigError, close_names
-from splicestore.kernels.intervals import pointers
-from splicestore.kernels.naming import natural_key
-from splicestore.kernels.shuffle import PURPOSE_WEIGHT, random_words
-from splicestore.kernels.window_blocks import Contigs, WindowBlocks, WindowColumns, group_by_block
-from splicestore.schema import BLOCK_BASES
-from splicestore.stream.options import Share, StreamOptions
-from splicestore.stream.protocols import GenomeSource, SplitSource
-from splicestore.stream.select import select_windows
+from splicestore.stream.options import OrderOptions, Share
 
 Int64 = NDArray[np.int64]
 
 BLOCKS_A_LANE_TO_SHARE = 64
 """Below this many blocks a lane, ranks that own lanes would get unequal work: every rank reads all instead."""
-SITE_BYTES = 14
-"""Position, strand, kind and row of the counts of one site in memory."""
-POOL_GROWTH = 1.5
-"""Sites and counts of live blocks lie in common arrays that grow by a half when full."""
 BLOCKS_IN_FLIGHT = 16
 """Blocks read at once, and read ahead; enough to hide 30 ms of latency on one core."""
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 """No more is read ahead while blocks of so many bytes in memory are: with hundreds of conditions a block is large."""
 
 
-@dataclass(frozen=True, slots=True)
-class WindowPlan:
-    """The windows of a stream by block. Windows are numbered by (genome, block, row in the split)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPlan:
+    """Rows of a stream, numbered block by block: what its order is made of."""
 
-    options: StreamOptions
-    genome_names: tuple[str, ...]
-    condition_names: tuple[str, ...]
-    window_id: Int64
-    """(n,) int64, row in the split's window table."""
-    window_genome: NDArray[np.int16]
-    """(rows of the split,) index into ``genome_names``, -1 for genomes left out."""
-    window_contig: NDArray[np.int32]
-    window_start: Int64
-    window_strand: NDArray[np.int8]
-    """Columns of the split's window table, whole: indexed by ``window_id``."""
-    contig_first: Int64
-    """(genome + 1,) first row of each genome in the contig columns."""
-    contig_start: Int64
-    """(contig,) absolute."""
-    contig_end: Int64
-    block_genome: Int64
-    """(n_blocks,) int64; blocks are sorted by (genome, number) and have at least one window."""
-    block_number: Int64
+    options: OrderOptions
     block_ptr: Int64
-    """(n_blocks + 1,) int64, first window of each block."""
-    block_low: Int64
-    """(n_blocks,) int64, first base that the block's windows need: absolute, within the block."""
-    block_high: Int64
-    """(n_blocks,) int64, one past the last: at most one input length beyond the block's end."""
-    block_sites: Int64
-    """(n_blocks,) int64, at most how many splice sites lie in a block's bases."""
+    """(n_blocks + 1,) int64, first row of each block; every block has at least one."""
     block_bytes: Int64
     """(n_blocks,) int64, at most what a block takes in memory."""
-    genome_columns: tuple[tuple[int, ...], ...]
-    """For each genome its own columns of the chosen conditions, in the genome's order."""
-    column: NDArray[np.int32]
-    """(genome, condition) place in ``genome_columns``, -1 where the genome lacks the condition."""
-    live_total: int
+    live_total: int = 0
     """P, over all lanes."""
-    share: Share
+    share: Share = "lanes"
+
+    rows_name: ClassVar[str] = "rows"
+    """What rows are called where people read of them, as ``windows``."""
 
     @property
-    def n_windows(self) -> int:
-        """Windows of the stream."""
-        return len(self.window_id)
+    def n_rows(self) -> int:
+        """Rows of the stream."""
+        return int(self.block_ptr[-1])
 
     @property
     def n_blocks(self) -> int:
-        """Blocks with at least one window."""
-        return len(self.block_genome)
-
-    @property
-    def condition_mask(self) -> NDArray[np.bool_]:
-        """(genome, condition) bool."""
-        return np.asarray(self.column >= 0)
+        """Blocks with at least one row."""
+        return len(self.block_bytes)
 
     def entries(self, epoch: int) -> Int64:
-        """Blocks that enter the deal, in order of the block table: once, or as their genome's weight says.
-
-        A weight of 2.25 enters every block twice and a quarter of the blocks, drawn anew each epoch, once more.
-        """
-        times = np.ones(self.n_blocks, dtype=np.int64)
-        for name, weight in self.options.genome_weights.items():
-            genome = self.genome_names.index(name)
-            rows = np.flatnonzero(self.block_genome == genome)
-            times[rows] = int(weight)
-            extra = math.floor((weight - int(weight)) * len(rows) + 0.5)
-            words = random_words(self.options.seed, epoch, genome, PURPOSE_WEIGHT, len(rows))
-            times[rows[np.argsort(words, kind="stable")[:extra]]] += 1
-        return np.repeat(np.arange(self.n_blocks, dtype=np.int64), times)
+        """Blocks that enter the deal of an epoch, in order of the block table."""
+        del epoch
+        return np.arange(self.n_blocks, dtype=np.int64)
 
 
-def choose_conditions(
-    genomes: Sequence[GenomeSource], wanted: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], NDArray[np.int32]]:
-    """Line the conditions of several genomes up.
-
-    Returns
-    -------
-    names : tuple of str
-        ``wanted``, or the union over the genomes in natural order.
-    genome_columns
-        For each genome, its own columns that are among ``names``.
-    column : (genome, condition) int32
-        Place in ``genome_columns``, or -1.
-
-    Raises
-    ------
-    ConfigError
-        If a wanted condition is in no genome, or wanted twice.
-    """
-    own = [list(genome.condition_names) for genome in genomes]
-    known = sorted({name for names in own for name in names}, key=natural_key)
-    names = tuple(known) if wanted is None else wanted
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"no streamed genome has the condition {name!r}; {close_names(name, known)}")
-        if names.count(name) > 1:
-            raise ConfigError(f"condition {name!r} is asked for twice")
-    place = {name: c for c, name in enumerate(names)}
-    column = np.full((len(genomes), len(names)), -1, dtype=np.int32)
-    columns = tuple(tuple(c for c, name in enumerate(mine) if name in place) for mine in own)
-    for g, (mine, chosen) in enumerate(zip(own, columns, strict=True)):
-        for k, c in enumerate(chosen):
-            column[g, place[mine[c]]] = k
-    return names, columns, column
+Plan = TypeVar("Plan", bound=BlockPlan)
 
 
 def choose_live_blocks(block_bytes: Int64, lanes: int, memory: int) -> int:
@@ -156,69 +69,7 @@ def choose_live_blocks(block_bytes: Int64, lanes: int, memory: int) -> int:
     return lanes * max(1, (fitting - BLOCKS_IN_FLIGHT) // lanes - 1)
 
 
-def make_plan(options: StreamOptions, split: SplitSource, genomes: Sequence[GenomeSource]) -> WindowPlan:
-    """Sort the chosen windows into blocks and fix P.
-
-    Parameters
-    ----------
-    options
-        Already checked against the split.
-    split
-        The window table.
-    genomes
-        In the order of ``options.genomes``.
-
-    Raises
-    ------
-    SplitError
-        If no window is left.
-    ConfigError
-        For unknown conditions.
-    """
-    names, columns, column = choose_conditions(genomes, options.conditions)
-    selected = select_windows(options, split, genomes, columns)
-    genome_code = selected.genome
-    contig_first = pointers(np.array([len(g.contig_offset) for g in genomes]))
-    contig_start = np.concatenate([np.asarray(g.contig_offset, dtype=np.int64) for g in genomes])
-    contig_end = contig_start + np.concatenate([np.asarray(g.contig_length, dtype=np.int64) for g in genomes])
-    blocks = group_by_block(
-        selected.row,
-        WindowColumns(genome_code, split.window_contig, split.window_start),
-        Contigs(contig_first, contig_start, contig_end),
-        options.flank,
-        options.window_size + 2 * options.flank,
-        BLOCK_BASES,
-    )
-    block_sites = _block_sites(genomes, blocks)
-    block_bytes = blocks.high - blocks.low + block_sites * _site_bytes(columns)[blocks.genome]
-    plan = WindowPlan(
-        options=options,
-        genome_names=options.genomes,
-        condition_names=names,
-        window_id=blocks.row,
-        window_genome=genome_code,
-        window_contig=split.window_contig,
-        window_start=split.window_start,
-        window_strand=split.window_strand,
-        contig_first=contig_first,
-        contig_start=contig_start,
-        contig_end=contig_end,
-        block_genome=blocks.genome,
-        block_number=blocks.number,
-        block_ptr=blocks.ptr,
-        block_low=blocks.low,
-        block_high=blocks.high,
-        block_sites=block_sites,
-        block_bytes=block_bytes,
-        genome_columns=columns,
-        column=column,
-        live_total=0,
-        share="lanes",
-    )
-    return assign_lanes(plan, options)
-
-
-def assign_lanes(plan: WindowPlan, options: StreamOptions) -> WindowPlan:
+def assign_lanes(plan: Plan, options: OrderOptions) -> Plan:
     """Fix P and who reads what, for options that differ from the plan's in lanes, tail, share or memory only."""
     live_total = choose_live_blocks(plan.block_bytes, options.lanes, options.shuffle_memory)
     share: Share = "replicate" if plan.n_blocks < BLOCKS_A_LANE_TO_SHARE * options.lanes else "lanes"
@@ -227,27 +78,10 @@ def assign_lanes(plan: WindowPlan, options: StreamOptions) -> WindowPlan:
     return replace(plan, options=options, live_total=live_total if options.shuffle else options.lanes, share=share)
 
 
-def _block_sites(genomes: Sequence[GenomeSource], blocks: WindowBlocks) -> Int64:
-    """Splice sites of each block, counted by whole blocks of the store, so never too few."""
-    n_sites = np.zeros(len(blocks.genome), dtype=np.int64)
-    for g, genome in enumerate(genomes):
-        rows = blocks.genome == g
-        ptr = np.asarray(genome.block_site_ptr, dtype=np.int64)
-        first = ptr[np.minimum(blocks.low[rows] // BLOCK_BASES, len(ptr) - 1)]
-        last = ptr[np.minimum(-(-blocks.high[rows] // BLOCK_BASES), len(ptr) - 1)]
-        n_sites[rows] = np.maximum(0, last - first)
-    return n_sites
-
-
-def _site_bytes(columns: tuple[tuple[int, ...], ...]) -> Int64:
-    """Bytes of a site and its counts in memory, by genome."""
-    return np.array([math.ceil(POOL_GROWTH * (SITE_BYTES + 8 * len(chosen))) for chosen in columns], dtype=np.int64)
-
-
-def describe_plan(plan: WindowPlan) -> dict[str, Any]:
+def describe_plan(plan: BlockPlan) -> dict[str, Any]:
     """Sizes of a plan, for people and logs."""
     return {
-        "windows": plan.n_windows,
+        plan.rows_name: plan.n_rows,
         "blocks": plan.n_blocks,
         "live_blocks": min(plan.live_total, plan.n_blocks),
         "live_bytes": int(np.sort(plan.block_bytes)[::-1][: plan.live_total + plan.options.lanes].sum()),

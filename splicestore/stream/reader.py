@@ -1,40 +1,38 @@
-"""Reading blocks of many genomes and cutting batches out of the live ones."""
+"""Keeping a bounded number of blocks in memory, and cutting batches out of them; what a block is, subclasses know."""
 
 from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import StoreError
-from splicestore.kernels.gather import (
-    LiveBases,
-    LiveSites,
-    LiveUsage,
-    WindowRows,
-    cut_bases,
-    cut_labels,
-    cut_usage,
-)
-from splicestore.kernels.shuffle import draw_augmentation
-from splicestore.schema import LABEL_IGNORE
-from splicestore.stream.batch import Batch, join_batches
-from splicestore.stream.buffers import BufferRing
-from splicestore.stream.epoch import StepWindows
-from splicestore.stream.live import Block, SegmentPool
-from splicestore.stream.plan import BLOCKS_IN_FLIGHT, BYTES_IN_FLIGHT, WindowPlan
-from splicestore.stream.protocols import GenomeSource
+from splicestore.stream.batch import RowBatch, join_batches
+from splicestore.stream.buffers import BufferRing, Make
+from splicestore.stream.epoch import StepRows
+from splicestore.stream.plan import BLOCKS_IN_FLIGHT, BYTES_IN_FLIGHT, BlockPlan
 from splicestore.stream.statistics import StreamStatistics
 
 Int64 = NDArray[np.int64]
-NumpyBatch = Batch[NDArray[Any]]
+
+
+class Content(Protocol):
+    """What the thread that reads a block hands over beside what it wrote to the block's slot."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Decoded bytes of the whole block."""
+        ...
+
+
+Block = TypeVar("Block", bound=Content)
 
 _THREADS = 2 * BLOCKS_IN_FLIGHT
 """A block is three requests (bases, alpha, beta), made at the same time; over a network two of them wait at any one."""
@@ -63,18 +61,15 @@ def claim_process() -> None:
     _reading_process = os.getpid()
 
 
-class BlockReader:
+class BlockReader(ABC, Generic[Block]):
     """Keeps a bounded number of blocks in memory, least recently used out first, and cuts batches from them.
 
     Parameters
     ----------
     plan
         Which blocks there are.
-    genomes
-        In the order of ``plan.genome_names``; a genome's sites are loaded when its first block is due.
     n_slots
-        Blocks that windows are cut from at most; those that are being read have slots beside them. Bases take the longest
-        block in every slot.
+        Blocks that rows are cut from at most; those that are being read have slots beside them.
     statistics
         Counted up while reading.
     buffers
@@ -82,41 +77,44 @@ class BlockReader:
     """
 
     def __init__(
-        self,
-        plan: WindowPlan,
-        genomes: Sequence[GenomeSource],
-        n_slots: int,
-        statistics: StreamStatistics,
-        buffers: BufferRing | None = None,
+        self, plan: BlockPlan, n_slots: int, statistics: StreamStatistics, buffers: BufferRing | None = None
     ) -> None:
         claim_process()
-        self._plan, self._genomes, self._statistics, self._buffers = plan, genomes, statistics, buffers
+        self._plan, self._statistics, self._buffers = plan, statistics, buffers
         self.n_slots = min(n_slots, plan.n_blocks)
-        n_rows = min(self.n_slots + BLOCKS_IN_FLIGHT + 1, plan.n_blocks)
-        longest = int((plan.block_high - plan.block_low).max())
-        # Not touched before a block is read into it, so it takes memory only as blocks become live.
-        self._codes = np.empty((n_rows, longest), dtype=np.uint8)
-        self._first_base = np.zeros(n_rows, dtype=np.int64)
-        self._last_base = np.zeros(n_rows, dtype=np.int64)
-        self._n_columns = np.array([len(columns) for columns in plan.genome_columns], dtype=np.int64)
-        n_counts = plan.block_sites * self._n_columns[plan.block_genome]
-        self._sites = SegmentPool(
-            n_rows, (np.int64, np.int8, np.uint8, np.int32), _sum_of_largest(plan.block_sites, self.n_slots)
-        )
-        self._usage = SegmentPool(n_rows, (np.float32, np.float32), _sum_of_largest(n_counts, self.n_slots))
+        self._n_places = min(self.n_slots + BLOCKS_IN_FLIGHT + 1, plan.n_blocks)
+        """Slots, those of blocks that are being read included."""
         self._slot_of = np.full(plan.n_blocks, -1, dtype=np.int64)
-        self._block_in = np.zeros(n_rows, dtype=np.int64)
-        self._used = np.full(n_rows, _NEVER, dtype=np.int64)
+        self._block_in = np.zeros(self._n_places, dtype=np.int64)
+        self._used = np.full(self._n_places, _NEVER, dtype=np.int64)
         """When a live slot was used last, in calls; the oldest makes room."""
-        self._free = list(range(n_rows))[::-1]
+        self._free = list(range(self._n_places))[::-1]
         self._n_live, self._tick = 0, 0
-        self._condition_mask = plan.condition_mask
         self._in_flight: dict[int, tuple[Future[Block], int]] = {}
-        """Block: what comes of it, and the slot that its bases are written to."""
+        """Block: what comes of it, and the slot that it is written to."""
         self._given_up: dict[Future[Block], int] = {}
         """Slots of what nobody waits for any more: free again once nothing writes to them."""
         self._in_flight_bytes = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="splicestore-read")
+
+    # -- what a block is -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _read(self, block: int, slot: int) -> Block:
+        """Read a block, in a thread: what has its fixed room into the slot, the rest into new arrays."""
+
+    @abstractmethod
+    def _put(self, block: int, slot: int, content: Block) -> None:
+        """Make what was read part of a live slot."""
+
+    def _drop(self, slot: int) -> None:
+        """Let go of what a slot holds beside its fixed room."""
+
+    @abstractmethod
+    def _cut_live(self, step: StepRows, block: Int64, slot: Int64, epoch: int, make: Make) -> RowBatch[NDArray[Any]]:
+        """Cut rows from live slots into the arrays that ``make`` gives."""
+
+    # -- cutting ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Stop reading and let go of the blocks."""
@@ -130,7 +128,7 @@ class BlockReader:
         self._in_flight.clear()
         self._in_flight_bytes = 0
 
-    def serves(self, plan: WindowPlan, n_slots: int) -> bool:
+    def serves(self, plan: BlockPlan, n_slots: int) -> bool:
         """Whether this reader is of a plan and has room for so many blocks."""
         return self._plan is plan and self.n_slots >= min(n_slots, plan.n_blocks)
 
@@ -139,12 +137,12 @@ class BlockReader:
         """Whether fewer blocks and bytes are in flight (being read, or read and not yet used) than allowed."""
         return len(self._in_flight) < BLOCKS_IN_FLIGHT and self._in_flight_bytes < BYTES_IN_FLIGHT
 
-    def block_of(self, step: StepWindows) -> Int64:
-        """Block of each window of a step."""
-        return np.searchsorted(self._plan.block_ptr, step.window, side="right") - 1
+    def block_of(self, step: StepRows) -> Int64:
+        """Block of each row of a step."""
+        return np.searchsorted(self._plan.block_ptr, step.row, side="right") - 1
 
     def prefetch(self, block: Int64) -> None:
-        """Begin to read the blocks of some windows that are not in memory, as long as little is in flight."""
+        """Begin to read the blocks of some rows that are not in memory, as long as little is in flight."""
         claim_process()
         for missing in np.unique(block[self._slot_of[block] < 0]).tolist():
             if not self.may_read_ahead:
@@ -152,81 +150,29 @@ class BlockReader:
             if missing not in self._in_flight:
                 self._submit(missing)
 
-    def cut(self, step: StepWindows, block: Int64, epoch: int) -> NumpyBatch:
-        """Cut the windows of a step, given their blocks, from at most ``n_slots`` blocks at a time."""
+    def cut(self, step: StepRows, block: Int64, epoch: int) -> RowBatch[NDArray[Any]]:
+        """Cut the rows of a step, given their blocks, from at most ``n_slots`` blocks at a time."""
         claim_process()
         return self._cut(step, block, epoch, self._buffers)
 
-    def _cut(self, step: StepWindows, block: Int64, epoch: int, buffers: BufferRing | None) -> NumpyBatch:
+    def _cut(self, step: StepRows, block: Int64, epoch: int, buffers: BufferRing | None) -> RowBatch[NDArray[Any]]:
         slots = self._slots_of(block)
         if slots is None:
             half = len(block) // 2
             halves = (slice(None, half), slice(half, None))
             return join_batches(
                 [
-                    self._cut(replace(step, window=step.window[h], repeated=step.repeated[h]), block[h], epoch, None)
+                    self._cut(replace(step, row=step.row[h], repeated=step.repeated[h]), block[h], epoch, None)
                     for h in halves
                 ],
                 np.concatenate,
             )
-        return self._cut_live(step, block, slots, epoch, buffers)
-
-    # -- cutting ---------------------------------------------------------------------------------------------
-
-    def _rows(self, step: StepWindows, block: Int64, slot: Int64, epoch: int) -> tuple[WindowRows, NDArray[np.int32]]:
-        """Windows as they are read: jittered, flipped. A window read from the other strand takes that strand's sites."""
-        plan, options = self._plan, self._plan.options
-        ids = plan.window_id[step.window]
-        genome, contig = plan.window_genome[ids], plan.window_contig[ids]
-        start, strand = plan.window_start[ids], plan.window_strand[ids]
-        if options.jitter or options.reverse_complement:
-            in_block = step.window - plan.block_ptr[block]
-            shift, flip = draw_augmentation(options.seed, epoch, block, in_block, options.jitter)
-            start = start + shift
-            if options.reverse_complement:
-                strand = np.where(flip, -strand, strand)
-        row = plan.contig_first[genome] + contig
-        return WindowRows(slot, genome, start, strand, plan.contig_start[row], plan.contig_end[row]), contig
-
-    def _cut_live(
-        self, step: StepWindows, block: Int64, slot: Int64, epoch: int, buffers: BufferRing | None
-    ) -> NumpyBatch:
-        plan, options = self._plan, self._plan.options
-        rows, contig = self._rows(step, block, slot, epoch)
-        bases = LiveBases(self._codes, self._first_base, self._last_base)
-        sites = LiveSites(self._sites.first, self._sites.count, *self._sites.columns)
-        alpha, beta = self._usage.columns
-        usage = LiveUsage(self._usage.first, alpha, beta, self._n_columns, plan.column)
-        make = np.empty if buffers is None else buffers.next_batch()
-        label, found = cut_labels(rows, sites, options.window_size, make)
-        # A repeated row must not count twice even where a loop forgets to look at its window_id.
-        label[step.repeated] = LABEL_IGNORE
-        found.n_measured[step.repeated] = 0
-        measured = cut_usage(rows, sites, usage, options.window_size, found, make)
-        return Batch(
-            sequence=cut_bases(rows, bases, options.context_size, options.input_length, make),
-            label=label,
-            genome=rows.genome,
-            contig=contig,
-            start=rows.start,
-            strand=rows.strand,
-            window_id=np.where(step.repeated, -1, plan.window_id[step.window]),
-            usage_row_window=measured.window,
-            usage_row_position=measured.position,
-            alpha=measured.alpha,
-            beta=measured.beta,
-            condition_mask=self._condition_mask,
-            genome_names=plan.genome_names,
-            condition_names=plan.condition_names,
-            step=step.step,
-            global_rows=step.global_rows,
-            min_reads=options.min_reads,
-        )
+        return self._cut_live(step, block, slots, epoch, np.empty if buffers is None else buffers.next_batch())
 
     # -- live blocks -----------------------------------------------------------------------------------------
 
     def _slots_of(self, block: Int64) -> Int64 | None:
-        """Slots of the blocks of some windows; those not in memory are read. None: more blocks than fit at once."""
+        """Slots of the blocks of some rows; those not in memory are read. None: more blocks than fit at once."""
         self._tick += 1
         slots = self._slot_of[block]
         if slots.min(initial=0) < 0:
@@ -268,21 +214,18 @@ class BlockReader:
         return slot, content
 
     def _install(self, block: int, slot: int, content: Block) -> None:
-        """Make a block live whose bases are in their slot; the one used longest ago makes room."""
+        """Make a block live that was read into a slot; the one used longest ago makes room."""
         if self._n_live == self.n_slots:
             self._evict(int(self._used.argmin()))
         self._n_live += 1
         self._slot_of[block], self._block_in[slot], self._used[slot] = slot, block, self._tick
-        self._first_base[slot], self._last_base[slot] = self._plan.block_low[block], self._plan.block_high[block]
-        self._sites.put(slot, content.sites)
-        self._usage.put(slot, content.usage)
+        self._put(block, slot, content)
         self._statistics.blocks_read += 1
         self._statistics.bytes += content.n_bytes
 
     def _evict(self, slot: int) -> None:
         self._slot_of[self._block_in[slot]] = -1
-        self._sites.drop(slot)
-        self._usage.drop(slot)
+        self._drop(slot)
         self._used[slot] = _NEVER
         self._free.append(slot)
         self._n_live -= 1
@@ -299,26 +242,3 @@ class BlockReader:
         for future in [future for future in self._given_up if future.done()]:
             self._free.append(self._given_up.pop(future))
         return self._free.pop()
-
-    def _read(self, block: int, slot: int) -> Block:
-        """Read a block: its bases into a slot, the rest into new arrays."""
-        plan, g = self._plan, int(self._plan.block_genome[block])
-        low, high = int(plan.block_low[block]), int(plan.block_high[block])
-        source, columns = self._genomes[g], list(plan.genome_columns[g])
-        position, strand, kind = source.site_position, source.site_strand, source.site_kind
-        first, last = (int(i) for i in np.searchsorted(position, (low, high)))
-        out = self._codes[slot, : high - low]
-        bases, alpha, beta = source.read_block(low, high, first, last if columns else first, self._threads, out)
-        measured = np.full(last - first, -1, dtype=np.int32)
-        if len(alpha):
-            alpha, beta = alpha[:, columns], beta[:, columns]
-            is_measured = ~np.isnan(alpha + beta).all(axis=1)
-            measured[is_measured] = np.arange(np.count_nonzero(is_measured), dtype=np.int32)
-            alpha, beta = alpha[is_measured], beta[is_measured]
-        sites = (position[first:last], strand[first:last], kind[first:last], measured)
-        n_bytes = bases.nbytes + sum(a.nbytes for a in (*sites, alpha, beta))
-        return Block(sites, (alpha.ravel(), beta.ravel()), n_bytes)
-
-
-def _sum_of_largest(values: Int64, n: int) -> int:
-    return int(np.sort(values)[::-1][:n].sum())

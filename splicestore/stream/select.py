@@ -16,8 +16,8 @@ from splicestore.kernels.mixing import mix_fraction
 from splicestore.kernels.naming import ContigMatcher
 from splicestore.kernels.sequence import N_CODE
 from splicestore.schema import BLOCK_BASES, SUBSET_NAMES
-from splicestore.stream.options import WINDOW_CLASSES, StreamOptions
 from splicestore.stream.protocols import GenomeSource, SplitSource
+from splicestore.stream.window_options import WINDOW_CLASSES, WindowOptions
 
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -37,7 +37,7 @@ class SelectedWindows:
 
 
 def select_windows(
-    options: StreamOptions,
+    options: WindowOptions,
     split: SplitSource,
     genomes: Sequence[GenomeSource],
     columns: Sequence[tuple[int, ...]],
@@ -97,7 +97,7 @@ class _Windows:
 
     def __init__(
         self,
-        options: StreamOptions,
+        options: WindowOptions,
         split: SplitSource,
         genomes: Sequence[GenomeSource],
         genome: NDArray[np.int16],

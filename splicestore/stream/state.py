@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from splicestore.errors import StateError
-from splicestore.stream.plan import WindowPlan
+from splicestore.stream.plan import BlockPlan
 
 STATE_VERSION = 2
 
@@ -22,10 +22,8 @@ _HINTS = {
 }
 
 
-def describe_stream(
-    plan: WindowPlan, generations: Mapping[str, str], usage: Mapping[str, Sequence[str]], split_digest: str
-) -> dict[str, Any]:
-    """Describe a stream by everything that decides its order and its batches; the world size does not.
+def describe_order(plan: BlockPlan) -> dict[str, Any]:
+    """Describe what decides the order of a stream; the world size does not.
 
     Returns
     -------
@@ -41,26 +39,8 @@ def describe_stream(
         "P": plan.live_total,
         "share": plan.share,
         "subset": options.subset,
-        "filters": {
-            "genomes": list(plan.genome_names),
-            "conditions": list(plan.condition_names),
-            "chromosomes": options.chromosomes,
-            "geneless": options.geneless,
-            "siteless": options.siteless,
-            "max_n": options.max_n,
-            "min_coverage": options.min_coverage,
-            "window_weights": {name: float(weight) for name, weight in sorted(options.window_weights.items())},
-        },
-        "weights": {name: float(weight) for name, weight in sorted(options.genome_weights.items())},
-        "window_size": options.window_size,
-        "context_size": options.context_size,
-        "jitter": options.jitter,
-        "reverse_complement": options.reverse_complement,
         "shuffle": options.shuffle,
         "tail": options.tail,
-        "generations": dict(generations),
-        "usage": {name: list(paths) for name, paths in usage.items()},
-        "split_digest": split_digest,
     }
 
 
@@ -72,7 +52,7 @@ def check_state(state: Mapping[str, Any], identity: Mapping[str, Any]) -> tuple[
     state
         From ``state_dict``, perhaps through JSON.
     identity
-        From ``describe_stream``.
+        ``describe_order``, and what the rows are.
 
     Returns
     -------

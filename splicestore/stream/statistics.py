@@ -11,10 +11,10 @@ class StreamStatistics:
     """Counts of one process since the stream was made there."""
 
     batches: int = 0
-    windows: int = 0
-    """Repeated rows not counted."""
+    rows: int = 0
+    """Repeated ones not counted."""
     bytes: int = 0
-    """Decoded bytes of bases, sites and usage read."""
+    """Decoded bytes read."""
     blocks_read: int = 0
     cache_hits: int = 0
     """Blocks that a batch needed and found in memory."""
@@ -30,10 +30,10 @@ class StreamStatistics:
     reading_seconds: float = 0.0
     """Of those, blocked on a block that was not read yet."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the counts by name, with what follows from them."""
+    def as_dict(self, rows: str) -> dict[str, Any]:
+        """Return the counts by name, with what follows from them; ``rows`` is what rows are called, as ``windows``."""
         return {
-            **asdict(self),
+            **{rows if name == "rows" else name: value for name, value in asdict(self).items()},
             "batches_per_second": self.batches / self.seconds if self.seconds > 0 else 0.0,
             "waiting_share": self.waiting_seconds / self.seconds if self.seconds > 0 else 0.0,
         }

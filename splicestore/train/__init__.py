@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Any
 from splicestore.train.baseline import MotifBaseline
 from splicestore.train.evaluate import Evaluation, evaluate, evaluate_lanes
 from splicestore.train.loaders import SplitLoaders
-from splicestore.train.loop import TrainResult, train
-from splicestore.train.service import evaluate_on_split, load_train_settings, train_on_split
-from splicestore.train.settings import ModelSettings, TrainSettings, parse_train_settings
+from splicestore.train.loop import TrainResult
+from splicestore.train.service import (
+    evaluate_genes_on_split,
+    evaluate_on_split,
+    load_train_settings,
+    train_genes_on_split,
+    train_on_split,
+)
+from splicestore.train.settings import GeneTrainSettings, ModelSettings, TrainSettings, parse_train_settings
+from splicestore.train.sites import train
 
 if TYPE_CHECKING:
     from splicestore.train.lightning import SplitDataModule
 
 __all__ = [
     "Evaluation",
+    "GeneTrainSettings",
     "ModelSettings",
     "MotifBaseline",
     "SplitDataModule",
@@ -27,10 +35,12 @@ __all__ = [
     "TrainSettings",
     "evaluate",
     "evaluate_lanes",
+    "evaluate_genes_on_split",
     "evaluate_on_split",
     "load_train_settings",
     "parse_train_settings",
     "train",
+    "train_genes_on_split",
     "train_on_split",
 ]
 

@@ -18,7 +18,7 @@ from splicestore.models.card import LoadedModel, check_fits, one_thread
 from splicestore.models.splice import site_log_odds
 from splicestore.stream.batch import Batch as AnyBatch
 from splicestore.stream.lanes import WindowLanes
-from splicestore.stream.reader import NumpyBatch
+from splicestore.stream.window_reader import NumpyBatch
 from splicestore.train.baseline import MotifBaseline
 from splicestore.train.losses import real_rows, usage_rows
 from splicestore.train.metrics import (

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from splicestore.errors import ConfigError, StateError
-from splicestore.stream.device import DeviceBatches, TensorBatch
+from splicestore.stream.batch import Batch
+from splicestore.stream.device import DeviceBatches
 from splicestore.stream.protocols import StoreSource
 from splicestore.train.loaders import SplitLoaders
 
@@ -21,13 +24,13 @@ except ModuleNotFoundError as error:
 class EpochBatches:
     """Batches whose place the module keeps; the trainer resumes within an epoch only where a loader has a state too."""
 
-    def __init__(self, batches: DeviceBatches) -> None:
+    def __init__(self, batches: DeviceBatches[Batch[Tensor]]) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[TensorBatch]:
+    def __iter__(self) -> Iterator[Batch[Tensor]]:
         return iter(self._batches)
 
     def state_dict(self) -> dict[str, Any]:

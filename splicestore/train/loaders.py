@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from splicestore.stream import WindowStream
+from splicestore.stream.batch import Batch
 from splicestore.stream.device import DeviceBatches
 from splicestore.stream.protocols import StoreSource
 
@@ -64,15 +65,15 @@ class SplitLoaders:
             self._streams[subset] = WindowStream(self._store, split=self._split, subset=subset, **self._options[subset])
         return self._streams[subset]
 
-    def train_dataloader(self) -> DeviceBatches:
+    def train_dataloader(self) -> DeviceBatches[Batch[torch.Tensor]]:
         """Training batches from where the stream stands to the end of the epoch."""
         return self._batches("train")
 
-    def val_dataloader(self) -> DeviceBatches:
+    def val_dataloader(self) -> DeviceBatches[Batch[torch.Tensor]]:
         """Validation batches, the same in every epoch."""
         return self._batches("val")
 
-    def test_dataloader(self) -> DeviceBatches:
+    def test_dataloader(self) -> DeviceBatches[Batch[torch.Tensor]]:
         """Test batches."""
         return self._batches("test")
 
@@ -96,5 +97,5 @@ class SplitLoaders:
         for stream in self._streams.values():
             stream.close()
 
-    def _batches(self, subset: str) -> DeviceBatches:
+    def _batches(self, subset: str) -> DeviceBatches[Batch[torch.Tensor]]:
         return self.stream(subset).loader(self._num_workers).to_device(self.device, self._ahead)

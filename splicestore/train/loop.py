@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,54 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from splicestore.errors import ConfigError, ModelError
-from splicestore.kernels.mixing import mix_fraction
 from splicestore.memory import observed_peak_bytes
-from splicestore.models.card import ModelCard, build_module, save_model
-from splicestore.models.splice import N_CLASSES, PrevalenceModel, forward_rows
+from splicestore.models.card import NetworkCard, build_module
 from splicestore.storage.keys import StoreRoot
-from splicestore.stream.batch import Batch as AnyBatch
-from splicestore.stream.expand import one_hot
 from splicestore.train.checkpoint import read_checkpoint, restore, save_checkpoint
-from splicestore.train.losses import real_rows, site_loss, usage_loss, usage_rows
-from splicestore.train.settings import TrainSettings, learning_rate
-
-Batch = AnyBatch[Tensor]
+from splicestore.train.settings import LoopSettings, learning_rate
 
 logger = logging.getLogger(__name__)
 
 
-class StreamGeometry(Protocol):
-    """Sizes of the windows of a stream."""
-
-    @property
-    def window_size(self) -> int:
-        """Labelled positions of a window, bp."""
-
-    @property
-    def context_size(self) -> int:
-        """Bases of input on each side, bp."""
-
-
-class StreamPlan(Protocol):
-    """What a stream was made with."""
-
-    @property
-    def options(self) -> StreamGeometry:
-        """Its options."""
-
-
 class TrainingStream(Protocol):
-    """What the loop needs of a stream; ``WindowStream`` is one. ``len`` is asked for only where settings give epochs."""
+    """What the loop needs of a stream: ``WindowStream``, ``SampleStream``. ``len`` is asked for only where settings give epochs."""
 
-    @property
-    def condition_names(self) -> Sequence[str]:
-        """Columns of the usage."""
-
-    @property
-    def plan(self) -> StreamPlan:
-        """Windows and how they are read."""
-
-    def to_device(self, device: torch.device) -> Iterable[Batch]:
+    def to_device(self, device: torch.device) -> Iterable[Any]:
         """Batches on a device, from where the stream stands to the end of the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -78,6 +43,37 @@ class TrainingStream(Protocol):
         """Counts so far; ``waiting_seconds`` at least."""
 
 
+class LearningTask(Protocol):
+    """What a network learns: how it is built, its losses, and the card it leaves."""
+
+    @property
+    def settings(self) -> LoopSettings:
+        """Of the run."""
+
+    @property
+    def rows_name(self) -> str:
+        """What a row of a batch is, as ``windows``."""
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """Names of the losses as the history has them, with their weights; one alone is ``loss``."""
+
+    def factory_options(self) -> dict[str, Any]:
+        """What the network is built with."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What a checkpoint must agree with beside settings and the stream's own state."""
+
+    def begin(self, module: nn.Module, batch: Any) -> None:
+        """Start a new network at what the first batch says."""
+
+    def compute(self, module: nn.Module, batch: Any) -> Tensor:
+        """Losses of this rank's share of a global batch, (n_losses,): over all ranks they add up to the batch's."""
+
+    def publish(self, root: StoreRoot, module: nn.Module, provenance: Mapping[str, Any]) -> NetworkCard:
+        """Write the trained weights and their card."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """What a run left behind."""
@@ -89,17 +85,19 @@ class TrainResult:
     step: int
     epoch: int
     history: Sequence[Mapping[str, float]]
-    """Rows of step, epoch, loss, site_loss, usage_loss, gradient_norm (before clipping), learning_rate, batches_per_second,
+    """Rows of step, epoch, loss, the losses it is made of, gradient_norm (before clipping), learning_rate, batches_per_second,
     waiting_share (of the time, spent waiting for the stream; the last two of this rank): means since the row before."""
     seconds: float
     """Time spent in steps, over all resumptions."""
-    windows_per_second: float
-    """Of this process, since it started or resumed."""
+    rows_name: str
+    """``windows`` or ``samples``."""
+    rows_per_second: float
+    """Windows or samples of this process, since it started or resumed."""
     observed_peak_bytes: int
     stream: Mapping[str, Any]
     """The stream's statistics in this process, since it was made."""
     module: nn.Module
-    card: ModelCard | None
+    card: NetworkCard | None
     """None if not finished, and on ranks other than 0."""
 
     def document(self) -> dict[str, Any]:
@@ -112,7 +110,7 @@ class TrainResult:
             "loss": self.history[-1]["loss"] if self.history else None,
             "history": [dict(row) for row in self.history],
             "seconds": round(self.seconds, 3),
-            "windows_per_second": round(self.windows_per_second, 1),
+            f"{self.rows_name}_per_second": round(self.rows_per_second, 1),
             "observed_peak_bytes": self.observed_peak_bytes,
             "stream": dict(self.stream),
             "digest": self.card.digest if self.card else None,
@@ -133,21 +131,20 @@ class _Progress:
 class _Run:
     """A network on its way: what a checkpoint holds, and what is needed to go on."""
 
-    settings: TrainSettings
+    task: LearningTask
     device: torch.device
-    factory_options: dict[str, Any]
     identity: dict[str, Any]
     """All that a checkpoint must agree with, besides the stream's own state."""
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    class_weights: Tensor
-    condition_weights: Tensor
+    weights: Tensor
+    """(n_losses,) of the losses in their sum."""
     progress: _Progress = field(default_factory=_Progress)
 
 
-def train(
+def train_network(
     stream: TrainingStream,
-    settings: TrainSettings,
+    task: LearningTask,
     output: str | StoreRoot,
     *,
     device: str | torch.device | None = None,
@@ -155,7 +152,7 @@ def train(
     stop_at_step: int | None = None,
     on_log: Callable[[Mapping[str, float]], None] | None = None,
 ) -> TrainResult:
-    """Train a network of positions; go on where a checkpoint in ``output`` stopped.
+    """Train a network; go on where a checkpoint in ``output`` stopped.
 
     On a CPU a resumed run ends with the same weights, bit for bit, as one that was never stopped (the same
     number of threads provided). Under a process group each rank calls this with its own share of the stream;
@@ -165,8 +162,8 @@ def train(
     ----------
     stream
         Batches of the training subset, as torch tensors.
-    settings
-        What decides the weights.
+    task
+        What is learned of them.
     output
         Folder or URL: ``checkpoint.pt`` while it runs, ``model.pt`` and ``card.json`` at the end.
     device
@@ -187,26 +184,27 @@ def train(
     ModelError
         If the loss is no longer finite; the checkpoint from before stays.
     """
+    settings = task.settings
     root = output if isinstance(output, StoreRoot) else StoreRoot(output)
     device = torch.device(device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu"))
     n_steps = _total_steps(stream, settings)
     last_step = n_steps if stop_at_step is None else min(n_steps, stop_at_step)
 
     with _deterministic(settings.deterministic, device):
-        run = _start(stream, settings, device)
+        run = _start(task, device)
         _resume(run, stream, root)
-        progress, meter = run.progress, _Meter(device, stream)
+        progress, meter = run.progress, _Meter(device, stream, task.losses)
         with closing(_batches(stream, device, progress, last_step)) as batches:
             for batch in batches:
                 if progress.step == 0:
-                    _start_at_prevalence(run.module, batch)
+                    task.begin(run.module, batch)
                 rate = learning_rate(progress.step, settings, n_steps)
                 meter.add(*_optimise(run, batch, rate))
                 progress.step += 1
 
                 writes = progress.step % settings.checkpoint_every == 0 or progress.step == last_step
                 if writes or progress.step % settings.log_every == 0:
-                    row = meter.row(progress, rate, settings.usage_weight)
+                    row = meter.row(progress, rate)
                     if on_log is not None:
                         on_log(row)
                 if writes and _rank() == 0:
@@ -216,40 +214,27 @@ def train(
                         seconds=progress.seconds,
                     )  # fmt: skip
         finished = progress.step >= n_steps
-        card = _publish(run, stream, root, provenance) if finished and _rank() == 0 else None
+        card = _publish(run, root, provenance) if finished and _rank() == 0 else None
 
     return TrainResult(
         url=root.url, finished=finished, step=progress.step, epoch=progress.epoch, history=progress.history,
-        seconds=progress.seconds, windows_per_second=meter.windows_per_second,
+        seconds=progress.seconds, rows_name=task.rows_name, rows_per_second=meter.rows_per_second,
         observed_peak_bytes=observed_peak_bytes(), stream=stream.statistics(), module=run.module.eval(), card=card,
     )  # fmt: skip
 
 
-def _start(stream: TrainingStream, settings: TrainSettings, device: torch.device) -> _Run:
+def _start(task: LearningTask, device: torch.device) -> _Run:
     """Build network and optimiser from the seed."""
-    conditions = list(stream.condition_names)
-    options = stream.plan.options
-    factory_options = {
-        "n_conditions": len(conditions),
-        "context_size": options.context_size,
-        **settings.model.options,
-    }
+    settings = task.settings
     torch.manual_seed(settings.seed)
-    module = build_module(settings.model.factory, factory_options).to(device).train()
+    module = build_module(settings.model.factory, task.factory_options()).to(device).train()
     return _Run(
-        settings=settings,
+        task=task,
         device=device,
-        factory_options=factory_options,
-        identity={
-            **settings.model_dump(mode="json"),
-            "condition_names": conditions,
-            "window_size": options.window_size,
-            "context_size": options.context_size,
-        },
+        identity={**settings.model_dump(mode="json"), **task.identity()},
         module=module,
         optimizer=_optimizer(module, settings),
-        class_weights=torch.tensor(settings.class_weights, device=device),
-        condition_weights=torch.tensor(settings.weights_of(conditions), device=device),
+        weights=torch.tensor(list(task.losses.values()), device=device),
     )
 
 
@@ -265,71 +250,46 @@ def _resume(run: _Run, stream: TrainingStream, root: StoreRoot) -> None:
     logger.info("%s: going on after step %d", root.url, run.progress.step)
 
 
-def _optimise(run: _Run, batch: Batch, rate: float) -> tuple[Tensor, Tensor, int]:
-    """Take one step; return (site loss, usage loss), the gradient's norm and the windows of the global batch."""
-    if run.settings.shuffled_labels:
-        batch = roll_labels(batch, run.settings.seed)
+def _optimise(run: _Run, batch: Any, rate: float) -> tuple[Tensor, Tensor, int]:
+    """Take one step; return the losses, the gradient's norm and the rows of the global batch."""
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    site, usage = _losses(run, batch)
+    losses = run.task.compute(run.module, batch)
     run.optimizer.zero_grad(set_to_none=True)
-    (site + run.settings.usage_weight * usage).backward()
+    (losses * run.weights).sum().backward()
     _add_gradients_over_ranks(run.module)
-    norm = nn.utils.clip_grad_norm_(run.module.parameters(), run.settings.gradient_clip)
+    norm = nn.utils.clip_grad_norm_(run.module.parameters(), run.task.settings.gradient_clip)
     run.optimizer.step()
-    return torch.stack([site.detach(), usage.detach()]), norm, batch.global_rows
+    return losses.detach(), norm, batch.global_rows
 
 
-def _losses(run: _Run, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Site and usage loss of this rank's share of a global batch."""
-    label = batch.label.to(run.device)  # (B, W)
-    rows = usage_rows(batch, run.settings.min_reads, run.device)
-    site_logits, row_logits = forward_rows(
-        run.module, one_hot(batch.sequence, device=run.device), rows.window, rows.position
-    )
-    expected = (label.shape[0], N_CLASSES, label.shape[1])
-    if site_logits.shape != expected or row_logits.shape != rows.alpha.shape:
-        raise ModelError(
-            f"the network gives site logits {tuple(site_logits.shape)} and usage logits {tuple(row_logits.shape)} at "
-            f"the measured sites, expected {expected} and {tuple(rows.alpha.shape)}; it must return "
-            "(batch, 3, window) and (batch, conditions, window)"
-        )
-    site = site_loss(site_logits, label, real_rows(batch).to(run.device), batch.global_rows, run.class_weights)
-    usage = usage_loss(row_logits, rows, batch.global_rows, run.condition_weights, run.settings.max_reads)
-    return site, usage
-
-
-def _publish(run: _Run, stream: TrainingStream, root: StoreRoot, provenance: Mapping[str, Any] | None) -> ModelCard:
+def _publish(run: _Run, root: StoreRoot, provenance: Mapping[str, Any] | None) -> NetworkCard:
     """Write the trained weights and their card."""
-    settings, options = run.settings, stream.plan.options
-    training = {"settings": settings.model_dump(mode="json"), "step": run.progress.step, "epoch": run.progress.epoch}
-    return save_model(
-        root, run.module, name=settings.name, factory=settings.model.factory, factory_options=run.factory_options,
-        window_size=options.window_size, context_size=options.context_size, condition_names=stream.condition_names,
-        provenance={**(provenance or {}), **training},
-    )  # fmt: skip
+    settings = run.task.settings.model_dump(mode="json")
+    training = {"settings": settings, "step": run.progress.step, "epoch": run.progress.epoch}
+    return run.task.publish(root, run.module, {**(provenance or {}), **training})
 
 
 class _Meter:
     """Means between rows of the history, and the speed; reads the device only when a row is closed."""
 
-    def __init__(self, device: torch.device, stream: TrainingStream) -> None:
-        self._stream = stream
+    def __init__(self, device: torch.device, stream: TrainingStream, losses: Mapping[str, float]) -> None:
+        self._stream, self._weights = stream, losses
         self._waited = stream.statistics()["waiting_seconds"]
-        self._losses = torch.zeros(2, device=device, dtype=torch.float64)
+        self._losses = torch.zeros(len(losses), device=device, dtype=torch.float64)
         self._norm = torch.zeros((), device=device, dtype=torch.float64)
         self._steps = 0
-        self._windows = 0
+        self._rows = 0
         self._seconds = 0.0
         self._since = time.perf_counter()
 
-    def add(self, losses: Tensor, norm: Tensor, n_windows: int) -> None:
+    def add(self, losses: Tensor, norm: Tensor, n_rows: int) -> None:
         self._losses += losses
         self._norm += norm
         self._steps += 1
-        self._windows += n_windows
+        self._rows += n_rows
 
-    def row(self, progress: _Progress, rate: float, usage_weight: float) -> dict[str, float]:
+    def row(self, progress: _Progress, rate: float) -> dict[str, float]:
         """Close a row of the history.
 
         Raises
@@ -337,7 +297,8 @@ class _Meter:
         ModelError
             If a loss or a gradient is not finite: nothing after it may be kept.
         """
-        site, usage = (float(v) / self._steps for v in _sum_over_ranks(self._losses.clone()))
+        means = [float(v) / self._steps for v in sum_over_ranks(self._losses.clone())]
+        parts = dict(zip(self._weights, means, strict=True))
         now, waited = time.perf_counter(), self._stream.statistics()["waiting_seconds"]
         seconds, waiting = now - self._since, waited - self._waited
         self._since, self._waited = now, waited
@@ -346,9 +307,8 @@ class _Meter:
         row = {
             "step": progress.step,
             "epoch": progress.epoch,
-            "loss": site + usage_weight * usage,
-            "site_loss": site,
-            "usage_loss": usage,
+            "loss": sum(weight * parts[name] for name, weight in self._weights.items()),
+            **parts,
             "gradient_norm": float(self._norm) / self._steps,
             "learning_rate": rate,
             "batches_per_second": self._steps / seconds,
@@ -366,13 +326,13 @@ class _Meter:
         return row
 
     @property
-    def windows_per_second(self) -> float:
-        return self._windows / self._seconds if self._seconds > 0 else 0.0
+    def rows_per_second(self) -> float:
+        return self._rows / self._seconds if self._seconds > 0 else 0.0
 
 
 def _batches(
     stream: TrainingStream, device: torch.device, progress: _Progress, last_step: int
-) -> Generator[Batch, None, None]:
+) -> Generator[Any, None, None]:
     """Yield batches on the device over as many epochs as ``last_step`` needs; the caller counts the steps."""
     was_empty = False
     while progress.step < last_step:
@@ -389,7 +349,7 @@ def _batches(
         stream.set_epoch(progress.epoch)
 
 
-def _total_steps(stream: TrainingStream, settings: TrainSettings) -> int:
+def _total_steps(stream: TrainingStream, settings: LoopSettings) -> int:
     if settings.steps is not None:
         return settings.steps
     try:
@@ -401,49 +361,12 @@ def _total_steps(stream: TrainingStream, settings: TrainSettings) -> int:
     return per_epoch * (settings.epochs or 1)
 
 
-def _optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+def _optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
     decayed = [p for name, p in module.named_parameters() if name.endswith("weight") and p.ndim > 1]
     others = [p for name, p in module.named_parameters() if not (name.endswith("weight") and p.ndim > 1)]
     return torch.optim.AdamW(
         [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=settings.learning_rate,
-    )
-
-
-def _start_at_prevalence(module: nn.Module, batch: Batch) -> None:
-    """Let the class head begin at the label shares of the first global batch, where it can."""
-    if not isinstance(module, PrevalenceModel):
-        return
-    labels = batch.label[real_rows(batch)].flatten()
-    counts = torch.bincount(labels[labels < N_CLASSES].long(), minlength=N_CLASSES).double()
-    device = next(module.parameters()).device
-    module.set_prevalence((_sum_over_ranks(counts.to(device)) + 1.0).tolist())
-
-
-def roll_labels(batch: Batch, seed: int) -> Batch:
-    """Roll labels and usage of each window by an offset of its own: prevalence stays, the sequence's signal goes.
-
-    Parameters
-    ----------
-    batch
-        A dataclass; its arrays are not changed.
-    seed
-        The offset, 1 to W - 1, is a hash of seed and ``window_id``: the same in every epoch and on every rank.
-    """
-    width = batch.label.shape[1]
-    fraction = mix_fraction(batch.window_id.cpu().numpy().astype(np.int64), seed)
-    offset = torch.from_numpy(np.minimum(1 + (fraction * (width - 1)).astype(np.int64), width - 1))
-    offset = offset.to(batch.label.device)
-    source = (torch.arange(width, device=offset.device) - offset[:, None]) % width  # (B, W)
-    window = batch.usage_row_window.long()
-    position = (batch.usage_row_position.long() + offset[window]) % width
-    order = torch.argsort(window * width + position)
-    return replace(
-        batch,
-        label=batch.label.gather(1, source),
-        usage_row_position=position[order].to(batch.usage_row_position.dtype),
-        alpha=batch.alpha[order],  # rows of a window stay together: only their order within it changes
-        beta=batch.beta[order],
     )
 
 
@@ -469,7 +392,7 @@ def _rank() -> int:
     return torch.distributed.get_rank() if _in_group() else 0
 
 
-def _sum_over_ranks(values: Tensor) -> Tensor:
+def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum a tensor over the process group, in place; without one, return it as it is."""
     if _in_group():
         torch.distributed.all_reduce(values)

@@ -1,4 +1,4 @@
-"""``train`` and ``evaluate`` on a store's split: the streams, the baseline and the control around the loops."""
+"""``train`` and ``evaluate`` on a store's splits: the streams, the baseline and the control around the loops."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from importlib.metadata import version
 from typing import Any
 
 from splicestore.cluster import open_executor
-from splicestore.models.card import LoadedModel
+from splicestore.models.card import LoadedModel, load_network
+from splicestore.models.genes import GeneCard
 from splicestore.storage import input_text_lines
 from splicestore.store import Store
-from splicestore.stream import WindowLanes, WindowStream
+from splicestore.stream import SampleStream, TokenView, WindowLanes, WindowStream
 from splicestore.train.baseline import MotifBaseline
 from splicestore.train.evaluate import Evaluation, evaluate_lanes
-from splicestore.train.loop import TrainResult, train
-from splicestore.train.settings import TrainSettings, parse_train_settings
+from splicestore.train.genes import GeneEvaluation, evaluate_genes, train_genes
+from splicestore.train.loop import TrainResult
+from splicestore.train.settings import GeneTrainSettings, TrainSettings, parse_train_settings
+from splicestore.train.sites import train
 
 EVALUATION_BATCH = 64
+GENE_BATCH = 32
 GENELESS_EVALUATED = 0.1
 """Share of held-out windows without a gene that metrics include, beside all that meet a gene body."""
 BASELINE_WINDOWS = 20_000
 """Training windows that the motif baseline is estimated from."""
 
 
-def load_train_settings(url: str) -> TrainSettings:
+def load_train_settings(url: str) -> TrainSettings | GeneTrainSettings:
     """Read training settings from YAML or JSON."""
     text = "\n".join(line for _, line in input_text_lines(url))
     return parse_train_settings(text, url)
@@ -65,6 +69,73 @@ def train_on_split(
         "usage": {g: list(view.genome(g).usage_generations) for g in view.genome_ids},
     }
     return train(stream, settings, output, device=device, provenance=provenance, on_log=on_log)
+
+
+def train_genes_on_split(
+    store: Store,
+    split: str,
+    settings: GeneTrainSettings,
+    output: str,
+    *,
+    device: str | None = None,
+    on_log: Callable[[Mapping[str, float]], None] | None = None,
+) -> TrainResult:
+    """Train on the training samples of a split of samples; a run that was stopped goes on from its checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        If the split is of other counts than the bins.
+    StateError
+        If the checkpoint belongs to other bins, another split, seed, batch size or settings.
+    """
+    view = TokenView(settings.objective, settings.top_genes, settings.n_levels, settings.mask_share)
+    stream = SampleStream(
+        store,
+        settings.bins,
+        split=split,
+        genes=settings.genes,
+        gene_tokens=settings.tokens,
+        tokens=view,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+    )
+    provenance = {
+        "splicestore": version("splicestore"),
+        "bins": store.bins[settings.bins].path,
+        "sample_split": store.sample_splits[split].path,
+    }
+    return train_genes(stream, settings, output, device=device, provenance=provenance, on_log=on_log)
+
+
+def evaluate_genes_on_split(
+    store: Store, split: str, url: str, *, bins: str | None = None, subset: str = "test", device: str = "cpu"
+) -> GeneEvaluation:
+    """Score the held-out samples of a split of samples, beside what needs no network.
+
+    Parameters
+    ----------
+    url
+        Card of the network.
+    bins
+        Name of the bins; None: those it was trained on.
+    subset
+        ``train``, ``val`` or ``test``.
+    """
+    card, module = load_network(url, GeneCard, device=device)
+    options: dict[str, Any] = {
+        "split": split,
+        "genes": card.gene_ids,
+        "gene_tokens": dict(zip(card.gene_ids, card.gene_tokens, strict=True)),
+        "tokens": TokenView(card.target, card.top_genes, card.n_levels, card.mask_share),
+        "batch_size": GENE_BATCH,
+    }
+    name = card.bins if bins is None else bins
+    with (
+        closing(SampleStream(store, name, subset="train", **options)) as training,
+        closing(SampleStream(store, name, subset=subset, shuffle=False, **options)) as held_out,
+    ):
+        return evaluate_genes(card, module, training, held_out, device)
 
 
 def evaluate_on_split(

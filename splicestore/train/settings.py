@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from splicestore.config import load_document, validate
 from splicestore.errors import ConfigError, close_names
 from splicestore.schema import check_name
+from splicestore.stream.token_view import Objective
 
 DEFAULT_FACTORY = "splicestore.models.splice:SpliceNet"
+GENE_FACTORY = "splicestore.models.genes:GeneTransformer"
 
 
 class _Settings(BaseModel):
@@ -28,8 +30,8 @@ class ModelSettings(_Settings):
     """Of SpliceNet: ``channels``, ``dilations``, ``kernel_size``."""
 
 
-class TrainSettings(_Settings):
-    """All that decides the weights, given the same stream."""
+class LoopSettings(_Settings):
+    """What decides the weights of any network, given the same stream."""
 
     name: str = "model"
     """Name on the model card."""
@@ -39,9 +41,9 @@ class TrainSettings(_Settings):
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the stream, instead of ``steps``."""
     batch_size: int = Field(default=32, ge=1)
-    """Windows per step over all ranks; the stream is made with it."""
+    """Windows or samples per step over all ranks; the stream is made with it."""
     seed: int = Field(default=0, ge=0)
-    """Of the weights, the stream's order and the shuffled labels."""
+    """Of the weights, the stream's order and what it draws."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """At its peak, after the warm-up."""
     warmup_steps: int = Field(default=100, ge=0)
@@ -52,6 +54,28 @@ class TrainSettings(_Settings):
     """Of AdamW; biases and scales are not decayed."""
     gradient_clip: float = Field(default=5.0, gt=0)
     """Largest norm of the gradient of all parameters."""
+    checkpoint_every: int = Field(default=1000, ge=1)
+    """Steps between checkpoints."""
+    log_every: int = Field(default=50, ge=1)
+    """Steps between rows of the history."""
+    deterministic: bool = False
+    """Refuse operations that are not reproducible on a GPU; a CPU is reproducible without."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        return check_name(value, "model name")
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give `steps` or `epochs`, one of them")
+        return self
+
+
+class TrainSettings(LoopSettings):
+    """All that decides the weights of a network of positions, given the same stream."""
+
     class_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Of none, acceptor, donor in the cross-entropy."""
     usage_weight: float = Field(default=4.0, ge=0)
@@ -66,17 +90,6 @@ class TrainSettings(_Settings):
     """Share of the windows without genes that the stream keeps."""
     shuffled_labels: bool = False
     """Control: labels and usage of every window rolled by a seeded offset; nothing can be learned but prevalence."""
-    checkpoint_every: int = Field(default=1000, ge=1)
-    """Steps between checkpoints."""
-    log_every: int = Field(default=50, ge=1)
-    """Steps between rows of the history."""
-    deterministic: bool = False
-    """Refuse operations that are not reproducible on a GPU; a CPU is reproducible without."""
-
-    @field_validator("name")
-    @classmethod
-    def _is_name(cls, value: str) -> str:
-        return check_name(value, "model name")
 
     @field_validator("class_weights")
     @classmethod
@@ -91,12 +104,6 @@ class TrainSettings(_Settings):
         if wrong := {k: w for k, w in value.items() if not (math.isfinite(w) and w >= 0)}:
             raise ValueError(f"weights must be 0 or more, got {wrong}")
         return value
-
-    @model_validator(mode="after")
-    def _has_one_length(self) -> TrainSettings:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give `steps` or `epochs`, one of them")
-        return self
 
     def weights_of(self, condition_names: Sequence[str]) -> list[float]:
         """Weights in the order of the stream's conditions.
@@ -117,8 +124,35 @@ class TrainSettings(_Settings):
         return weights
 
 
-def parse_train_settings(text: str, url: str) -> TrainSettings:
-    """Parse a YAML (or JSON) document of training settings.
+class GeneModelSettings(ModelSettings):
+    """Which network of genes, and its dimensions (of GeneTransformer: ``width``, ``layers``, ``heads``)."""
+
+    factory: str = GENE_FACTORY
+    """``package.module:callable``; called with ``n_tokens``, ``n_levels``, ``objective`` and ``options``."""
+
+
+class GeneTrainSettings(LoopSettings):
+    """All that decides the weights of a network of genes, given the same stream."""
+
+    bins: str
+    """Name of the bins."""
+    model: GeneModelSettings = GeneModelSettings()
+    objective: Objective = "next_gene"
+    """``next_gene`` (GPT), ``masked_gene`` or ``masked_level`` (BERT)."""
+    top_genes: int = Field(default=2048, ge=1)
+    """Genes of a sample, those with the highest bins."""
+    n_levels: int = Field(default=100, ge=1)
+    """Second-stage levels."""
+    mask_share: float = Field(default=0.15, gt=0, le=1)
+    """Of the masked objectives."""
+    genes: tuple[str, ...] | None = None
+    """Ids or symbols; null for all genes of the bins."""
+    tokens: str | None = None
+    """Name of stored tokens, as of several species; null numbers the genes in their order."""
+
+
+def parse_train_settings(text: str, url: str) -> TrainSettings | GeneTrainSettings:
+    """Parse a YAML (or JSON) document of training settings: of genes where it names ``bins``, else of positions.
 
     Raises
     ------
@@ -126,10 +160,13 @@ def parse_train_settings(text: str, url: str) -> TrainSettings:
         With the key, what it holds and what is allowed.
     """
     document = load_document(text, url)
-    return validate(TrainSettings, {} if document is None else document, url)
+    document = {} if document is None else document
+    if isinstance(document, dict) and "bins" in document:
+        return validate(GeneTrainSettings, document, url)
+    return validate(TrainSettings, document, url)
 
 
-def learning_rate(step: int, settings: TrainSettings, n_steps: int) -> float:
+def learning_rate(step: int, settings: LoopSettings, n_steps: int) -> float:
     """Learning rate of one step: linear warm-up, then half a cosine.
 
     A function of the step alone, so a resumed run has nothing to restore.

@@ -6,6 +6,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -385,8 +386,59 @@ def test_files_follow_one_another_and_may_differ_in_genes_only_if_asked(tmp_path
     apply_edges(ss.open_store(root.url), "n", "n")
     bins = ss.open_store(root.url).bins["n"].read(slice(None))
     assert ((bins == 0) == ~measured).all()
-    with pytest.raises(InputError, match="sample 'a0' stands at 1 and again at 6"):
+    with pytest.raises(InputError, match=r"sample 'a0' is in .*a\.tsv too; ids must be unique"):
         ingest_expression(root, "twice", [str(first), str(first)])
+
+
+def test_a_bad_count_far_in_leaves_nothing_published_and_the_corrected_file_is(tmp_path):
+    """The last sample of the second partition: the first one is written by then."""
+    counts, genes = np.ones((4100, 3), dtype=np.uint32), ["g0", "g1", "g2"]
+    path = write_h5ad(tmp_path / "a.h5ad", counts, genes, [f"s{i}" for i in range(4100)], "array")
+    root = StoreRoot(str(tmp_path / "store"))
+    with h5py.File(path, "a") as file:
+        file["X"][4099, 2] = -1
+    with pytest.raises((InputError, FailedPartitionsError), match=r"sample 's4099', gene 'g2': -1\.0 is no count"):
+        ingest_expression(root, "x", [str(path)])
+    assert not list(ss.open_store(root.url).expression)
+    corrected = write_h5ad(tmp_path / "b.h5ad", counts, genes, [f"s{i}" for i in range(4100)], "array")
+    ingest_expression(root, "x", [str(corrected)])
+    np.testing.assert_array_equal(ss.open_store(root.url).expression["x"].read(slice(None)), counts)
+
+
+def test_columns_of_a_file_never_pass_for_ours(tmp_path):
+    counts = random_counts(1, 3, 5)
+    columns = {"total": ["many", "few", "none"], "tissue": ["a", "b", "c"]}
+    path = write_archs4(tmp_path / "a.h5", counts, symbols=list("vwxyz"), samples=["s0", "s1", "s2"], columns=columns)
+    root = StoreRoot(str(tmp_path / "store"))
+    ingest_expression(root, "x", [str(path)])
+    view = ss.open_store(root.url).expression["x"]
+    table = view.samples_to_pandas()
+    assert table["total"].tolist() == counts.sum(axis=1).tolist()
+    assert table["tissue"].tolist() == ["a", "b", "c"]
+    assert view.ledger[["item", "identifier", "reason"]].to_numpy().tolist() == [
+        ["sample_column", "total", "name_taken"]
+    ]
+
+
+def test_ids_that_stand_twice_are_flagged_and_not_joined(tmp_path):
+    counts, genes = random_counts(1, 4, 4), ["a", "b", "a", "c"]
+    root = StoreRoot(str(tmp_path / "store"))
+    first = write_table(tmp_path / "a.tsv", counts[:2], genes, ["s0", "s1"])
+    second = write_table(tmp_path / "b.tsv", counts[2:], genes, ["s2", "s3"])
+    report = ingest_expression(root, "x", [str(first), str(second)])
+    view = ss.open_store(root.url).expression["x"]
+    np.testing.assert_array_equal(view.read(slice(None)), counts)
+    assert view.array("gene_is_repeated").tolist() == [1, 0, 1, 0]
+    assert (report.n_ids_repeated, report.n_symbols_repeated) == (2, 0)
+    third = write_table(tmp_path / "c.tsv", counts[2:], list("abde"), ["s2", "s3"])
+    union = ExpressionOptions(genes_differ="union")
+    with pytest.raises(InputError, match=r"a\.tsv: gene 'a' stands at 1 and again at 3"):
+        ingest_expression(root, "y", [str(first), str(third)], union)
+    other = write_table(tmp_path / "d.tsv", counts[2:], list("wxyz"), ["s2", "s3"])
+    with pytest.raises(
+        InputError, match=r"d\.tsv: has none of the genes of .*c\.tsv or others before it \(w here, a there\)"
+    ):
+        ingest_expression(root, "y", [str(third), str(other)], union)
 
 
 def test_a_file_that_was_corrected_is_read_anew(tmp_path):

@@ -37,7 +37,7 @@ def test_every_option_in_the_docs_exists():
     commands = [("simulate",), ("ingest", "genomes"), ("split", "windows"), ("train",), ("evaluate",), ("predict",),
                 ("export", "splicevo"), ("info",), ("ls",), ("explain",), ("ingest", "usage"), ("usage", "from-bam"), ("estimate",),
                 ("verify",), ("copy",), ("prune",), ("finalise",), ("ingest", "expression"), ("normalize", "fit"), ("normalize", "apply"), ("split", "samples"),
-                ("export", "generain")]  # fmt: skip
+                ("export", "generain"), ("export", "h5ad"), ("export", "parquet"), ("normalize", "tokens")]  # fmt: skip
     known = {" ".join(c): set(re.findall(r"--[a-z][a-z-]+", help_of(*c))) for c in commands}
     checked = 0
     for page in PAGES:

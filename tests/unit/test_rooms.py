@@ -28,20 +28,20 @@ ROOMS = {
     "windows": {"errors", "schema", "kernels", "genome"},
     "splits": {"genome", "opened", "schema", "storage"},
     "predictions": {"errors", "genome", "opened", "storage"},
-    "expression": {"errors", "opened", "schema", "storage"},
+    "expression": {"errors", "kernels", "opened", "schema", "storage"},
     "normalized": {"errors", "expression", "storage"},
     "store": {"errors", "expression", "genome", "normalized", "splits", "predictions", "storage"},
 }
 VIEWS = {"genome", "windows", "splits", "predictions", "expression", "normalized", "store"}
 LOW = {"errors", "schema", "memory", "kernels", "storage", "cluster", "tasks", "config"}
 SERVICES = {
-    "ingest": LOW | {"readers"},
+    "ingest": LOW | {"readers", "expression"},
     "split": LOW | {"readers"} | VIEWS,
     "normalize": LOW | {"readers"} | VIEWS,
     "stream": LOW | VIEWS,
     "train": LOW | {"models", "stream"} | VIEWS,
     "predict": LOW | {"models", "stream"} | VIEWS,
-    "export": LOW | VIEWS,
+    "export": LOW | {"models"} | VIEWS,
     "report": LOW | VIEWS,
     "maintenance": LOW | VIEWS,
     "alignments": LOW | {"readers"},
@@ -93,7 +93,7 @@ WRITERS = {
     "save",
 }
 # Text buffers are no files: to_csv into a StringIO.
-BUFFERED = {"export/splicevo.py": {"to_csv"}}
+BUFFERED = {"export/splicevo.py": {"to_csv"}, "export/embeddings.py": {"save"}}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -27,6 +27,7 @@ def write_archs4(
     columns: Mapping[str, Any] | None = None,
     layout: str = "new",
     chunk_genes: int = 2000,
+    gene_ids: Sequence[str] | None = None,
 ) -> Path:
     """An ARCHS4 file; ``old`` has flat tables and no Ensembl ids."""
     text = h5py.string_dtype()
@@ -37,7 +38,8 @@ def write_archs4(
         )
         if layout == "new":
             file["meta/genes/symbol"] = np.array(symbols, dtype=text)
-            file["meta/genes/ensembl_gene"] = np.array([f"ENSG{i:011d}" for i in range(len(symbols))], dtype=text)
+            ids = gene_ids or [f"ENSG{i:011d}" for i in range(len(symbols))]
+            file["meta/genes/ensembl_gene"] = np.array(ids, dtype=text)
             file["meta/genes/biotype"] = np.array(["protein_coding"] * len(symbols), dtype=text)
         elif layout == "gene_symbol":
             file["meta/genes/gene_symbol"] = np.array(symbols, dtype=text)

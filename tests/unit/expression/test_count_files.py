@@ -139,12 +139,74 @@ def test_what_is_no_count_is_named(tmp_path, value, message):
         ("gene_id\tsymbol\ng0\tx\n", "no column of counts behind gene_id, symbol"),
         ("gene_id\ts0\ng0\t1\t2\t3\n", "line 2 has 4 columns, line 1 names 2"),
         ("gene_id\ng0\n", "line 1 has one column"),
+        ("gene_id\ts0\ng0\t1\n\t2\n", "gene 2 has neither an id nor a symbol"),
+        ("__no_feature\t5\n__ambiguous\t3\n", "holds 1 samples and 0 genes"),
     ],
 )
 def test_tables_that_are_none(tmp_path, text, message):
     path = tmp_path / "a.tsv"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
+        open_counts(str(path))
+
+
+def test_genes_may_be_called_like_a_missing_value(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("gene_id\tsymbol\ts0\nNaN\tNA\t1\nNA\tnan\t2\n")
+    head = open_counts(str(path)).head
+    assert (head.gene_id, head.gene_symbol) == (("NaN", "NA"), ("NA", "nan"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "message"),
+    [
+        ("i4", -5, r"sample 's4', gene 'ENSG00000000003': -5 is no count"),
+        ("f4", 2.5, r"sample 's4', gene 'ENSG00000000003': 2\.5 is no count.* give raw counts"),
+        ("f8", np.nan, r"gene 'ENSG00000000003': nan is no count"),
+        ("f8", np.inf, "inf is no count"),
+        ("u8", 2**32, "4294967296 is no count; whole numbers from 0 to 4,294,967,295"),
+        (h5py.string_dtype(), "7", "counts are stored as text, whole numbers are needed"),
+        ("c16", 1, "counts are stored as complex128"),
+    ],
+)
+def test_what_is_no_count_in_hdf5_is_named(tmp_path, dtype, value, message):
+    path = write_archs4(tmp_path / "a.h5", COUNTS, symbols=GENES, samples=SAMPLES)
+    with h5py.File(path, "a") as file:
+        is_text = h5py.check_string_dtype(np.dtype(dtype)) is not None
+        matrix = file["data/expression"][...]
+        matrix = matrix.astype(str).astype(object) if is_text else matrix.astype(dtype)
+        del file["data/expression"]
+        matrix[3, 4] = value
+        file.create_dataset("data/expression", data=matrix, dtype=dtype)
+    with pytest.raises(InputError, match=message):
+        open_counts(str(path)).read(np.arange(N_SAMPLES), 0, N_GENES)
+
+
+@pytest.mark.parametrize("encoding", ["array", "csr_matrix", "csc_matrix"])
+def test_fractions_in_h5ad_are_named(tmp_path, encoding):
+    path = write_h5ad(tmp_path / "a.h5ad", COUNTS, GENES, SAMPLES, encoding)
+    with h5py.File(path, "a") as file:
+        name = "X" if encoding == "array" else "X/data"
+        values, attributes = file[name][...].astype(np.float32), dict(file[name].attrs)
+        del file[name]
+        values.reshape(-1)[0] = 0.5
+        file[name] = values
+        file[name].attrs.update(attributes)
+    with pytest.raises(InputError, match=r"0\.5 is no count"):
+        open_counts(str(path)).read(np.arange(N_SAMPLES), 0, N_GENES)
+
+
+def test_tables_of_archs4_that_name_nothing_or_one_thing_twice(tmp_path):
+    with pytest.raises(InputError, match="sample 's0' stands at 1 and again at 2"):
+        open_counts(str(write_archs4(tmp_path / "a.h5", COUNTS, symbols=GENES, samples=["s0", *SAMPLES[:-1]])))
+    path = write_archs4(tmp_path / "b.h5", COUNTS, symbols=["", *GENES[1:]], samples=SAMPLES, layout="gene_symbol")
+    with pytest.raises(InputError, match="gene 1 has neither an id nor a symbol"):
+        open_counts(str(path))
+    ids = ["", *(f"ENSG{i}" for i in range(1, N_GENES))]
+    path = write_archs4(tmp_path / "c.h5", COUNTS, symbols=GENES, samples=SAMPLES, gene_ids=ids)
+    assert open_counts(str(path)).head.gene_id[:2] == ("g0", "ENSG1")
+    path = write_archs4(tmp_path / "d.h5", COUNTS, symbols=GENES, samples=SAMPLES, columns={"series_id": ["GSE1"]})
+    with pytest.raises(InputError, match="column 'series_id' has 1 values for 13 samples"):
         open_counts(str(path))
 
 

@@ -118,7 +118,7 @@ def test_a_loader_without_workers_is_the_stream(store):
     assert len(loader) == len(expected)
     assert [b.window_id.tolist() for b in loader] == expected
     with pytest.raises(PlanError, match="9 workers share 8 lanes"):
-        stream.loader(num_workers=9)
+        WindowStream(store, split="run1", batch_size=16, share="lanes").loader(num_workers=9)
 
 
 WORKERS = """

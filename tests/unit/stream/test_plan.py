@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from splicestore.errors import ConfigError, PlanError, SpliceStoreError, SplitError, WindowError
+from splicestore.kernels.naming import natural_key
 from splicestore.schema import BLOCK_BASES
 from splicestore.stream import WindowBatches
-from splicestore.stream.plan import BLOCKS_IN_FLIGHT, choose_live_blocks, natural_key
+from splicestore.stream.plan import BLOCKS_IN_FLIGHT, choose_live_blocks
 from tests.oracles import order_oracle
 from tests.unit.stream.memory_store import grid_split, make_store, random_genome, table_store
 

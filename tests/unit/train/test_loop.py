@@ -17,7 +17,7 @@ from splicestore.errors import ConfigError, ModelError, StateError, TransferErro
 from splicestore.models.card import load_model
 from splicestore.storage import StoreRoot
 from splicestore.train import TrainSettings, evaluate, train
-from splicestore.train.loop import roll_labels
+from splicestore.train.sites import roll_labels
 from tests.unit.train.small_batches import WINDOW, PlantedStream, planted_batch, random_batch
 
 SMALL = {"channels": 6, "dilations": [1, 2], "kernel_size": 5}
@@ -151,7 +151,7 @@ def test_history_rows_are_reported_as_they_close(tmp_path):
     waited = [n * row["waiting_share"] / row["batches_per_second"] for n, row in zip(steps, rows, strict=True)]
     np.testing.assert_allclose(waited, steps / 10)
     assert result.document()["stream"] == {"waiting_seconds": 2.0}
-    assert result.windows_per_second > 0
+    assert result.rows_per_second > 0
     assert result.seconds > 0
 
 
