@@ -280,7 +280,7 @@ class SampleGeneMatrix(Table):
 
     def samples_to_pandas(self) -> pd.DataFrame:
         """Table of the samples: whatever their files say of them, and totals."""
-        return self.table("sample")
+        return self.table("sample").drop(columns="digest", errors="ignore")
 
     def genes_to_pandas(self) -> pd.DataFrame:
         """Table of the genes."""

@@ -23,7 +23,7 @@ from splicestore.store import Store
 FILE_BYTES = 512 * 1024 * 1024
 """Values of one file, decoded: readers share a data set among workers by files."""
 _COMPRESSION = "zstd(3)"
-_TYPES = {"i": "int64", "u": "int64", "f": "float64", "b": "bool"}
+_TYPES = {"i": "int64", "u": "uint64", "f": "float64", "b": "bool"}
 Progress = Callable[[str, int, int], None]
 
 

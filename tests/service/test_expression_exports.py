@@ -192,7 +192,7 @@ SPECIFICATION = {
     "/": ("anndata", "0.1.0"), "obs": FRAME, "obs/_index": TEXT, "obs/tissue": TEXT, "obs/geo_accession": TEXT, "obs/series_id": TEXT,
     "obs/singlecellprobability": ARRAY, "obs/file": ARRAY, "obs/total": ARRAY, "obs/max": ARRAY, "obs/n_nonzero": ARRAY,
     "obs/subset": ("categorical", "0.2.0"), "obs/subset/categories": TEXT, "obs/subset/codes": ARRAY,
-    "var": FRAME, "var/_index": TEXT, "var/symbol": TEXT, "var/biotype": TEXT, "var/is_repeated": ARRAY,
+    "var": FRAME, "var/_index": TEXT, "var/symbol": TEXT, "var/biotype": TEXT, "var/is_repeated": ARRAY, "var/version": ARRAY,
     "layers": DICT, "obsm": DICT, "obsp": DICT, "varm": DICT, "varp": DICT, "uns": DICT, "uns/splicestore": DICT,
     "uns/splicestore/store": ("string", "0.2.0"), "uns/splicestore/kind": ("string", "0.2.0"),
     "uns/splicestore/name": ("string", "0.2.0"), "uns/splicestore/generation": ("string", "0.2.0"),
