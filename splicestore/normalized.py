@@ -1,4 +1,4 @@
-"""Published normalisations: the edges of every gene's bins, the bins of whole matrices, and the tokens of their genes."""
+"""Published normalisations: edges of bins or what a scaling needs, the bins and values of whole matrices, tokens of their genes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,44 @@ from splicestore.storage.arrays import read_array
 
 
 class Normalized(Table):
-    """Edges of the bins of every gene, fitted to some samples; fixed, so that a value's bin depends on nothing else."""
+    """Edges of the bins of every gene, or a scaling, fitted to some samples; fixed, so that values depend on nothing else."""
 
     kind = "normalized"
 
     def __repr__(self) -> str:
+        what = f"{self.n_bins} bins" if self.method == "bins" else self.method
         return (
-            f"Normalized({self.name!r}, generation {self.generation}, {self.n_genes:,} genes, {self.n_bins} bins, fitted to "
+            f"Normalized({self.name!r}, generation {self.generation}, {self.n_genes:,} genes, {what}, fitted to "
             f"{self.n_samples_fitted:,} samples)"
         )
 
     @property
+    def method(self) -> str:
+        """``bins``, or a scaling: ``cpm``, ``log1p``, ``quantile``, ``tmm``."""
+        return str(self.attributes["options"]["method"])
+
+    @property
     def n_bins(self) -> int:
-        """B: 1 zero, 2..B positives."""
-        return int(self.attributes["options"]["n_bins"])
+        """B: 1 zero, 2..B positives.
+
+        Raises
+        ------
+        ConfigError
+            If it is a scaling.
+        """
+        return int(self._option_of_bins("n_bins"))
 
     @property
     def tie_policy(self) -> Any:
         """``max`` or ``min``."""
-        return self.attributes["options"]["tie_policy"]
+        return self._option_of_bins("tie_policy")
+
+    def _option_of_bins(self, name: str) -> Any:
+        if self.method != "bins":
+            raise ConfigError(
+                f"normalisation {self.name} has no bins, its method is {self.method}: fit one with --method bins"
+            )
+        return self.attributes["options"][name]
 
     @property
     def expression(self) -> tuple[str, str]:
@@ -59,6 +78,15 @@ class Normalized(Table):
         """Read edges: (gene, n_bins - 2) float32, ``inf`` for genes with fewer than two positive samples."""
         return read_array(self._opened.group, "edges", (slice(first_gene, last_gene), slice(None)))
 
+    def histogram(self, first_gene: int, last_gene: int) -> NDArray[np.uint32]:
+        """Read how many positive scores have each code: (gene, 65536) uint32; of fits in histogram mode."""
+        return read_array(self._opened.group, "histogram", (slice(first_gene, last_gene), slice(None)))
+
+    @cached_property
+    def fitted_ids(self) -> list[str]:
+        """Samples that a histogram counts, those of the fits it extends first."""
+        return [str(name) for name in self.array("fitted_id")]
+
     def genes_to_pandas(self) -> pd.DataFrame:
         """Table of the genes: positives, mean and standard deviation of the scores, whether kept and expressed."""
         return self.table("gene")
@@ -73,6 +101,28 @@ class Bins(SampleGeneMatrix):
     @property
     def normalized(self) -> tuple[str, str]:
         """Name and generation of the edges."""
+        return self.pinned("normalized")
+
+    @property
+    def expression(self) -> tuple[str, str]:
+        """Name and generation of the counts."""
+        return self.pinned("expression")
+
+
+class Scaled(SampleGeneMatrix):
+    """Scaled counts of samples by genes: (sample, gene) float32, NaN where a sample lacks the gene or has no count."""
+
+    kind = "scaled"
+    array_name = "values"
+
+    @property
+    def method(self) -> str:
+        """``cpm``, ``log1p``, ``quantile``, ``tmm``."""
+        return str(self.attributes["method"])
+
+    @property
+    def normalized(self) -> tuple[str, str]:
+        """Name and generation of the fitted scaling."""
         return self.pinned("normalized")
 
     @property

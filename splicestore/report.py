@@ -9,6 +9,7 @@ import numpy as np
 
 from splicestore.errors import InputError, close_names
 from splicestore.genome import Genome
+from splicestore.normalized import Bins, Scaled
 from splicestore.schema import KIND_ACCEPTOR, KIND_DONOR, SUBSET_NAMES
 from splicestore.splits import Split
 from splicestore.store import Store
@@ -39,25 +40,30 @@ def store_summary(store: Store) -> dict[str, Any]:
                 "expression": e.expression[0],
                 "samples": e.n_samples_fitted,
                 "genes": e.n_genes,
-                "bins": e.n_bins,
-                "tie_policy": e.tie_policy,
+                "method": e.method,
+                "bins": e.n_bins if e.method == "bins" else None,
+                "tie_policy": e.tie_policy if e.method == "bins" else None,
             }
             for name, e in ((n, store.normalized[n]) for n in store.normalized)
         },
-        "bins": {
-            name: {
-                "generation": b.generation,
-                "expression": b.expression[0],
-                "normalized": b.normalized[0],
-                "samples": b.n_samples,
-                "genes": b.n_genes,
-            }
-            for name, b in ((n, store.bins[n]) for n in store.bins)
+        "bins": {name: _matrix_summary(store.bins[name]) for name in store.bins},
+        "scaled": {
+            name: {**_matrix_summary(store.scaled[name]), "method": store.scaled[name].method} for name in store.scaled
         },
         "tokens": {
             name: {"generation": t.generation, "tokens": t.n_tokens, "bins": ", ".join(t.bins)}
             for name, t in ((n, store.tokens[n]) for n in store.tokens)
         },
+    }
+
+
+def _matrix_summary(matrix: Bins | Scaled) -> dict[str, Any]:
+    return {
+        "generation": matrix.generation,
+        "expression": matrix.expression[0],
+        "normalized": matrix.normalized[0],
+        "samples": matrix.n_samples,
+        "genes": matrix.n_genes,
     }
 
 

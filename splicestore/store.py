@@ -61,11 +61,11 @@ class NamedViews(Mapping[str, View], Generic[View]):
 
 
 class Store:
-    """One store: ``genomes``, ``splits``, ``predictions``, ``expression``, ``sample_splits``, ``normalized``, ``bins``, ``tokens``."""
+    """One store, each kind by name: ``genomes``, ``splits``, ``predictions``, ``expression``, ``normalized``, ``bins`` and others."""
 
     def __init__(self, root: StoreRoot) -> None:
         from splicestore.expression import Expression, SampleSplit
-        from splicestore.normalized import Bins, Normalized, Tokens
+        from splicestore.normalized import Bins, Normalized, Scaled, Tokens
         from splicestore.predictions import Predictions
         from splicestore.splits import Split
 
@@ -77,6 +77,7 @@ class Store:
         self.sample_splits: NamedViews[SampleSplit] = NamedViews(root, "sample_splits", SampleSplit)
         self.normalized: NamedViews[Normalized] = NamedViews(root, "normalized", Normalized)
         self.bins: NamedViews[Bins] = NamedViews(root, "bins", Bins)
+        self.scaled: NamedViews[Scaled] = NamedViews(root, "scaled", Scaled)
         self.tokens: NamedViews[Tokens] = NamedViews(root, "tokens", Tokens)
 
     @property

@@ -59,8 +59,9 @@ def info(
 def _print_matrices(summary: dict[str, Any]) -> None:
     columns = {
         "expression": ("samples", "genes"),
-        "normalized": ("expression", "samples", "genes", "bins", "tie_policy"),
+        "normalized": ("expression", "samples", "genes", "method", "bins", "tie_policy"),
         "bins": ("expression", "normalized", "samples", "genes"),
+        "scaled": ("expression", "normalized", "method", "samples", "genes"),
         "tokens": ("tokens", "bins"),
     }
     for kind, names in columns.items():

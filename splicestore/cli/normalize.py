@@ -24,12 +24,14 @@ from splicestore.cli.output import (
     storage_options,
 )
 
-app = typer.Typer(help="Bin expression by gene, with stored edges.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Bin or scale expression by what was fitted and stored.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
 def group() -> None:
-    """Bin expression by gene, with stored edges."""
+    """Bin or scale expression by what was fitted and stored."""
 
 
 @app.command("fit")
@@ -37,8 +39,19 @@ def fit(
     store: Annotated[str, STORE],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the normalisation.")],
     expression: Annotated[str, typer.Option(help="Name of the counts.")],
-    n_bins: Annotated[int, typer.Option(help="Bin 1 for zeros, the others equally filled.")] = 2000,
-    tie_policy: Annotated[str, typer.Option(help="max | min: the rank that equal scores share.")] = "max",
+    method: Annotated[str, typer.Option(help="bins | cpm | log1p | quantile | tmm.")] = "bins",
+    n_bins: Annotated[
+        int | None, typer.Option(help="Bin 1 for zeros, the others equally filled.  [default: 2000]")
+    ] = None,
+    tie_policy: Annotated[
+        str | None, typer.Option(help="max | min: the rank that equal scores share.  [default: max]")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="exact | histogram: the latter can be extended.  [default: exact]")
+    ] = None,
+    extend: Annotated[str | None, typer.Option(help="Add the samples to those of this histogram fit.")] = None,
+    log_of: Annotated[str | None, typer.Option(help="Of log1p: cpm | counts.  [default: cpm]")] = None,
+    pseudo_count: Annotated[float | None, typer.Option(help="Of log1p: what is added before.  [default: 1]")] = None,
     min_total: Annotated[int, typer.Option(help="A sample has at least so many counts.")] = 1_000_000,
     max_single_cell: Annotated[float, typer.Option(help="Its probability of being from a single cell is lower.")] = 0.5,
     min_nonzero: Annotated[int, typer.Option(help="More of its genes than this have a count.")] = 2000,
@@ -59,31 +72,54 @@ def fit(
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Fit the edges of every gene's bins, exactly, and store them."""
-    from splicestore.memory import format_bytes
-    from splicestore.normalize import FitOptions, fit_edges
+    """Fit the edges of every gene's bins, or what a scaling needs, and store them."""
+    from splicestore.normalize import FitOptions, ScalingOptions, fit_edges, fit_scaling
     from splicestore.normalize.quality import SampleQuality
     from splicestore.store import open_store
 
     access = storage_options(storage_option)
-    options = FitOptions(
-        n_bins=n_bins,
-        tie_policy=tie_policy,  # type: ignore[arg-type]
-        quality=SampleQuality.none() if no_qc else SampleQuality(min_total, max_single_cell, min_nonzero),
-        samples=listed_ids(samples, access),
-        split=split,
-        scheduler=scheduler,
-        max_memory=parse_size(max_memory, "--max-memory"),
-        profile=profile,
-        force=force,
-        steal=steal,
-    )
+    common: dict[str, Any] = {
+        "quality": SampleQuality.none() if no_qc else SampleQuality(min_total, max_single_cell, min_nonzero),
+        "samples": listed_ids(samples, access),
+        "split": split,
+        "scheduler": scheduler,
+        "max_memory": parse_size(max_memory, "--max-memory"),
+        "profile": profile,
+        "force": force,
+        "steal": steal,
+    }
+    of_bins = _given(n_bins=n_bins, tie_policy=tie_policy, mode=mode, extend=extend)
+    of_logs = _given(log_of=log_of, pseudo_count=pseudo_count)
+    _refuse_given({} if method == "bins" else of_bins, "bins")
+    _refuse_given({} if method == "log1p" else of_logs, "log1p")
     opened = open_store(store, storage_options=access)
+    if method == "bins":
+        edges = FitOptions(**of_bins, **common)
+        if dry_run:
+            _print_plan(opened, expression, edges, as_json)
+            return
+        with progress_bar(as_json) as progress:
+            _print_edges(fit_edges(opened, name, expression, edges, progress=progress), as_json)
+        return
+    scaling = ScalingOptions(method, **of_logs, **common)  # type: ignore[arg-type]
     if dry_run:
-        _print_plan(opened, expression, options, as_json)
+        _print_plan(opened, expression, scaling, as_json)
         return
     with progress_bar(as_json) as progress:
-        report = fit_edges(opened, name, expression, options, progress=progress)
+        _print_scaling(fit_scaling(opened, name, expression, scaling, progress=progress), as_json)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse_given(options: dict[str, Any], method: str) -> None:
+    if options:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise typer.BadParameter(f"{names}: only of --method {method}")
+
+
+def _print_edges(report: Any, as_json: bool) -> None:
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:
@@ -94,6 +130,34 @@ def fit(
         [[report.name, report.status, report.generation, report.n_samples_fitted, report.n_genes, report.n_genes_kept,
           report.n_genes_expressed, report.n_genes_without_edges]],
     )  # fmt: skip
+    if report.n_samples_before:
+        print(f"{report.n_samples_before:,} of the samples are of the fit that this one extends")
+    if report.max_bin_error is not None:
+        print(
+            f"from an exact fit no value differs by more than {report.max_bin_error:,} bins, and in {report.n_genes_within_one_bin:,} of "
+            f"{report.n_genes:,} genes none by more than one"
+        )
+    _print_dropped_and_peak(report)
+
+
+def _print_scaling(report: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(report.document())
+        return
+    print_table(
+        ["normalized", "status", "generation", "method", "samples", "genes", "kept", "expressed"],
+        [[report.name, report.status, report.generation, report.method, report.n_samples_fitted, report.n_genes,
+          report.n_genes_kept, report.n_genes_expressed]],
+    )  # fmt: skip
+    if report.factors is not None:
+        low, high = report.factors
+        print(f"reference sample {report.reference_sample}; factors from {low:.4f} to {high:.4f}")
+    _print_dropped_and_peak(report)
+
+
+def _print_dropped_and_peak(report: Any) -> None:
+    from splicestore.memory import format_bytes
+
     if report.dropped:
         print("samples left out: " + ", ".join(f"{reason} {n:,}" for reason, n in report.dropped.items()))
     print(
@@ -102,26 +166,21 @@ def fit(
 
 
 def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> None:
-    """Print what a fit and the bins of all samples would cost."""
+    """Print what a fit and the values of all samples would cost."""
     from splicestore.memory import format_bytes
-    from splicestore.normalize.cost import plan_apply, plan_fit
-    from splicestore.normalize.fit import fitted_samples
+    from splicestore.normalize.cost import plan_passes
+    from splicestore.normalize.samples import fitted_samples
 
     counts = store.expression[expression]
     rows, judged = fitted_samples(store, counts, options)
-    passes = {
-        "fit": plan_fit(len(rows), counts.n_genes, options.n_bins, options.band_budget),
-        "apply": plan_apply(counts.n_samples, counts.n_genes, counts.n_genes, options.n_bins),
-    }
+    passes = plan_passes(len(rows), counts.n_samples, counts.n_genes, options)
     if as_json:
         dropped = {reason: n for reason, n in judged.dropped.items() if n}
         print_json(
             {"samples": len(rows), "dropped": dropped, **{name: cost.document() for name, cost in passes.items()}}
         )
         return
-    print(
-        f"{len(rows):,} of {counts.n_samples:,} samples are fitted to, {counts.n_genes:,} genes, {options.n_bins:,} bins"
-    )
+    print(f"{len(rows):,} of {counts.n_samples:,} samples are fitted to, {counts.n_genes:,} genes")
     print_table(
         ["pass", "tasks", "read (decoded)", "written (decoded)", "a task", "core-hours"],
         [
@@ -134,8 +193,12 @@ def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> Non
 
 @app.command("apply")
 def apply(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of the store; with -o the file to bin.")],
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the bins; not with -o.")] = None,
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Path or URL of the store; with -o the file of counts.")
+    ],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Name of the bins or values; not with -o.")
+    ] = None,
     edges: Annotated[str, typer.Option(help="Name of the normalisation; with -o STORE/NAME.")] = "",
     generain_reference: Annotated[
         str | None, typer.Option(metavar="REF.npy", help="With -o, instead of edges: GeneRAIN's reference values.")
@@ -144,7 +207,7 @@ def apply(
         str | None, typer.Option(metavar="FILE", help="Symbols of the reference's columns, one a line.")
     ] = None,
     n_bins: Annotated[int, typer.Option(help="With a reference: bins that it is of.")] = 2000,
-    expression: Annotated[str | None, typer.Option(help="Counts to bin; those it was fitted to by default.")] = None,
+    expression: Annotated[str | None, typer.Option(help="Counts to take; those it was fitted to by default.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help=".npz, .tsv or .tsv.gz.")] = None,
     all_genes: Annotated[bool, typer.Option(help="Also the weaker of two genes with one symbol.")] = False,
     layer: Annotated[str, typer.Option(help="Of h5ad files: X, raw/X or a layer.")] = "X",
@@ -156,8 +219,8 @@ def apply(
     storage_option: Annotated[list[str], STORAGE_OPTION] = [],  # noqa: B006
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Bin stored counts by stored edges; or, with -o, the samples of a file."""
-    from splicestore.normalize import ApplyOptions, apply_edges, bin_file
+    """Bin or scale stored counts by a stored normalisation; or, with -o, the samples of a file."""
+    from splicestore.normalize import ApplyOptions, apply_edges, apply_scaling, normalize_file
     from splicestore.store import open_store
 
     access = storage_options(storage_option)
@@ -168,16 +231,18 @@ def apply(
         raise typer.BadParameter("--edges: name the normalisation")
     if output is not None:
         if name is not None:
-            raise typer.BadParameter("with -o write FILE -o OUT --edges STORE/NAME; NAME is of bins in a store")
+            raise typer.BadParameter(
+                "with -o write FILE -o OUT --edges STORE/NAME; NAME is of what is published in a store"
+            )
         root, _, fitted = edges.rstrip("/").rpartition("/")
         if not root:
             raise typer.BadParameter(f"--edges {edges!r}: with -o write STORE/NAME")
         normalized = open_store(root, storage_options=access).normalized[fitted]
-        found = bin_file(normalized, store, output, layer=layer, all_genes=all_genes, storage_options=access)
+        found = normalize_file(normalized, store, output, layer=layer, all_genes=all_genes, storage_options=access)
         _print_file({**found, "output": output, "generation": normalized.generation}, as_json)
         return
     if name is None:
-        raise typer.BadParameter("NAME of the bins is missing; or write FILE -o OUT")
+        raise typer.BadParameter("NAME of the bins or values is missing; or write FILE -o OUT")
     options = ApplyOptions(
         expression=expression,
         all_genes=all_genes,
@@ -187,13 +252,15 @@ def apply(
         force=force,
         steal=steal,
     )
+    opened = open_store(store, storage_options=access)
+    service = apply_edges if opened.normalized[edges].method == "bins" else apply_scaling
     with progress_bar(as_json) as progress:
-        report = apply_edges(open_store(store, storage_options=access), name, edges, options, progress=progress)
+        report = service(opened, name, edges, options, progress=progress)
     if as_json:
         print_json(report.document())
         return
     print_table(
-        ["bins", "status", "generation", "samples", "genes", "missing genes"],
+        [report.kind, "status", "generation", "samples", "genes", "missing genes"],
         [[report.name, report.status, report.generation, report.n_samples, report.n_genes, report.n_genes_missing]],
     )
 
@@ -227,7 +294,7 @@ def _print_file(found: dict[str, Any], as_json: bool) -> None:
         print_json(found)
         return
     print(
-        f"{found['output']}: {found['samples']:,} samples, {found['genes']:,} genes, {found['genes_missing']:,} of them missing (bin 0)"
+        f"{found['output']}: {found['samples']:,} samples, {found['genes']:,} genes, {found['genes_missing']:,} of them missing"
     )
 
 

@@ -73,7 +73,8 @@ def export_generain(
     Raises
     ------
     ConfigError
-        If the bins are of other counts than the edges, two genes have one symbol, or the tokens are of other bins.
+        If the bins are of other counts than the edges, the edges of more samples than the counts, two genes have one symbol, or the
+        tokens are of other bins.
     """
     view = store.bins[bins]
     fitted = store.normalized.at(*view.normalized)
@@ -81,6 +82,11 @@ def export_generain(
         raise ConfigError(
             f"bins {bins} are of expression {view.expression[0]}, their edges were fitted to {fitted.expression[0]}: "
             "GeneRAIN's files are of the fitted samples"
+        )
+    if "extends" in fitted.attributes:
+        raise ConfigError(
+            f"bins {bins}: {fitted.name} extends a fit to other counts, whose samples are not in {view.expression[0]}: "
+            "GeneRAIN's files are of all fitted samples; fit to one matrix of all"
         )
     counts = store.expression.at(*fitted.expression)
     symbols = [symbol or gene for symbol, gene in zip(view.gene_symbols, view.gene_ids, strict=True)]

@@ -6,7 +6,7 @@ shards: some thousand samples, all genes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.cluster import open_executor
-from splicestore.errors import InputError, PlanError
+from splicestore.errors import InputError
 from splicestore.expression import SAMPLE_CHANGES
 from splicestore.ingest.count_files import (
     CountFile,
@@ -30,15 +29,15 @@ from splicestore.ingest.expression_columns import table_columns
 from splicestore.ingest.release import Release, compare_release
 from splicestore.ingest.sample_selection import describe_selection
 from splicestore.kernels.profiles import add_digests, name_keys
-from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
+from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
 from splicestore.readers.counts import Counts
 from splicestore.schema import COUNTS_CHUNK, COUNTS_SHARD, ArraySpec, InputDigest, Plan, check_name, counts_shard
-from splicestore.storage import PartitionPlace, Publication, StoreRoot, absolute_url, write_lease
+from splicestore.storage import PartitionPlace, Publication, StoreRoot, absolute_url
 from splicestore.storage.arrays import read_arrays
-from splicestore.storage.columns import Column, write_columns
+from splicestore.storage.columns import Column
+from splicestore.tasks import Job, Outcome, Progress, publish_in_tasks, refuse_oversized
 
 EXPRESSION_ENCODER = 2
-_TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def ingest_expression(
     urls: Sequence[str],
     options: ExpressionOptions | None = None,
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ExpressionReport:
     """Read files of counts, in order, and publish them as one matrix.
 
@@ -168,36 +167,26 @@ def _ingest(
     name: str,
     urls: Sequence[str],
     options: ExpressionOptions,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> ExpressionReport:
     files, genes = read_heads(urls, options)
     release = None if options.release_of is None else compare_release(root, name, options.release_of, files, genes)
     job = _Job(root, name, files, genes, release, options)
     projected = job.projected_peak_bytes()
-    if options.max_memory is not None and projected > options.max_memory:
-        raise PlanError(
-            f"expression {name}: needs up to {format_bytes(projected)} a process, --max-memory allows "
-            f"{format_bytes(options.max_memory)}; tables of text are read whole: as h5 or h5ad they need less"
-        )
-    with write_lease(root, f"expression/{name}", steal=options.steal) as lease:
-        tables = _tables(job)
-        publication = _publication(job, tables)
-        publication.force = options.force
-        peak = 0
-        if not publication.is_complete():
-            publication.begin()
-            peak = _write_parts(publication, job, progress)
-            publication.provenance.update(
-                projected_peak_bytes=projected, observed_peak_bytes=max(peak, observed_peak_bytes())
-            )
-            if not publication.has_part(_TABLES):
-                writer = publication.partition(_TABLES)
-                write_columns(writer, tables)
-                writer.close()
-            publication.finalise([_TABLES, *job.part_names()], _sizes(publication, job))
-        lease.check()
-        status = "published" if publication.switch() else "unchanged"
-    return _report(job, publication, status, max(peak, observed_peak_bytes()))
+    advice = "; tables of text are read whole: as h5 or h5ad they need less"
+    refuse_oversized(f"expression {name}", projected, options, advice)
+    tables = _tables(job)
+    publishing = Job(
+        path=f"expression/{name}",
+        publication=lambda: _publication(job, tables),
+        tasks=lambda publication: _rows_tasks(publication, job),
+        run=_write_rows,
+        tables=lambda _: tables,
+        memory=projected,
+        unit="samples",
+        attributes=lambda publication: _sizes(publication, job),
+    )
+    return _report(job, publish_in_tasks(root, publishing, options, progress))
 
 
 # -- the store's side ----------------------------------------------------------------------------------------------
@@ -292,21 +281,6 @@ class _RowsTask:
     @property
     def n_genes(self) -> int:
         return len(self.gene_key)
-
-
-def _write_parts(publication: Publication, job: _Job, progress: Callable[[str, int, int], None] | None) -> int:
-    """Write the partitions that are not there yet; return the largest peak memory of a worker, in bytes."""
-    missing = {name for name in job.part_names() if not publication.has_part(name)}
-    if not missing:
-        return 0
-    tasks = [task for task in _rows_tasks(publication, job) if task.place.name in missing]
-    memory, peak, done = job.projected_peak_bytes(), 0, 0
-    with open_executor(job.options.scheduler, urls=[publication.root.url], profile=job.options.profile) as executor:
-        for _, observed in executor.map(_write_rows, tasks, names=[t.place.name for t in tasks], memory=memory):
-            peak, done = max(peak, observed), done + 1
-            if progress is not None:
-                progress("samples", done, len(tasks))
-    return peak
 
 
 def _rows_tasks(publication: Publication, job: _Job) -> Iterator[_RowsTask]:
@@ -420,13 +394,14 @@ def _fill(task: _RowsTask, first_gene: int, last_gene: int, out: Counts) -> None
 # -- report --------------------------------------------------------------------------------------------------------
 
 
-def _report(job: _Job, publication: Publication, status: str, observed: int) -> ExpressionReport:
+def _report(job: _Job, outcome: Outcome) -> ExpressionReport:
+    publication = outcome.publication
     names = ["sample_total"] if job.release is None else ["sample_total", "sample_change"]
     found = read_arrays(publication.root, publication.base, names)
     return ExpressionReport(
         name=job.name,
         generation=publication.generation,
-        status=status,
+        status=outcome.status,
         n_samples=job.n_samples,
         n_genes=job.n_genes,
         n_not_selected=sum(len(file.head.sample_id) - len(file.rows) for file in job.files),
@@ -435,6 +410,6 @@ def _report(job: _Job, publication: Publication, status: str, observed: int) -> 
         n_samples_empty=int((found["sample_total"] == 0).sum()),
         release=None if job.release is None else job.release.summary(found["sample_change"]),
         projected_peak_bytes=job.projected_peak_bytes(),
-        observed_peak_bytes=observed,
+        observed_peak_bytes=outcome.observed_peak_bytes,
         warnings=() if job.release is None else tuple(job.release.warnings(job.selected)),
     )

@@ -34,7 +34,18 @@ BYTES_IN_FLIGHT = 256 * 1024 * 1024
 _ORDER = {
     kind: place
     for place, kind in enumerate(
-        ("usage", "genomes", "splits", "predictions", "expression", "sample_splits", "normalized", "bins", "tokens")
+        (
+            "usage",
+            "genomes",
+            "splits",
+            "predictions",
+            "expression",
+            "sample_splits",
+            "normalized",
+            "bins",
+            "scaled",
+            "tokens",
+        )
     )
 }
 

@@ -166,7 +166,7 @@ def pins_of(path: str, attributes: Mapping[str, Any]) -> list[str]:
     Predictions record the generation of their split without its name: such a key is spelled ``splits/*/<generation>``.
     """
     pins = attributes.get("pins") or {}
-    if path.startswith(("sample_splits/", "normalized/", "bins/", "tokens/")):
+    if path.startswith(("sample_splits/", "normalized/", "bins/", "scaled/", "tokens/")):
         return [f"{kind}/{name}/{generation}" for kind, of in pins.items() for name, generation in of.items()]
     if path.startswith("splits/"):
         return [f"genomes/{genome_id}/{generation}" for genome_id, generation in pins.items()]

@@ -6,8 +6,8 @@ rewritten as incomplete: an incomplete generation invites a run to resume it fro
 the manifest, the objects, array metadata and parts; the plan goes last, so that what a kill leaves still says what it was.
 The next prune takes it away.
 
-Order of generations: tokens, bins, normalized, sample_splits, expression, predictions, splits, usage, genomes. What pins goes before
-what it pins.
+Order of generations: tokens, scaled, bins, normalized, sample_splits, expression, predictions, splits, usage, genomes.
+What pins goes before what it pins.
 """
 
 from __future__ import annotations
@@ -45,7 +45,18 @@ DEFAULT_AGE = timedelta(days=30)
 _ORDER = {
     kind: place
     for place, kind in enumerate(
-        ("tokens", "bins", "normalized", "sample_splits", "expression", "predictions", "splits", "usage", "genomes")
+        (
+            "tokens",
+            "scaled",
+            "bins",
+            "normalized",
+            "sample_splits",
+            "expression",
+            "predictions",
+            "splits",
+            "usage",
+            "genomes",
+        )
     )
 }
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -237,7 +248,15 @@ def _decide(facts: _Facts, names: Sequence[str]) -> tuple[list[PruneItem], list[
 
 def _pins(facts: _Facts, base: str) -> list[str]:
     group, kind = facts.groups[base], base.split("/")[0]
-    if group.status == DAMAGED and kind in ("splits", "predictions", "sample_splits", "normalized", "bins", "tokens"):
+    if group.status == DAMAGED and kind in (
+        "splits",
+        "predictions",
+        "sample_splits",
+        "normalized",
+        "bins",
+        "scaled",
+        "tokens",
+    ):
         raise StoreError(f"cannot tell what {base} pins, nothing was removed: {group.error}")
     return pins_of(base.rsplit("/", 1)[0], group.attributes)
 

@@ -37,7 +37,18 @@ from splicestore.storage.sealed import is_intact, parse_sealed
 _ORDER = {
     kind: place
     for place, kind in enumerate(
-        ("tokens", "bins", "normalized", "sample_splits", "expression", "predictions", "splits", "usage", "genomes")
+        (
+            "tokens",
+            "scaled",
+            "bins",
+            "normalized",
+            "sample_splits",
+            "expression",
+            "predictions",
+            "splits",
+            "usage",
+            "genomes",
+        )
     )
 }
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,24 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.cluster import open_executor
-from splicestore.errors import ConfigError, InputError, PlanError
+from splicestore.errors import InputError
 from splicestore.expression import Expression, as_slice
 from splicestore.kernels.binning import BIN_MISSING, bin_counts
-from splicestore.kernels.naming import split_version
-from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
+from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
+from splicestore.normalize.match import match_genes
 from splicestore.normalized import Normalized
-from splicestore.readers.counts import Counts, CountsHead, open_counts
 from splicestore.schema import COUNTS_SHARD, ArraySpec, Plan, check_name
-from splicestore.storage import PartitionPlace, Publication, write_lease
-from splicestore.storage.columns import Column, write_columns
-from splicestore.storage.outputs import write_file
+from splicestore.storage import PartitionPlace, Publication
+from splicestore.storage.columns import Column
 from splicestore.store import Store
+from splicestore.tasks import Job, Outcome, Progress, publish_in_tasks, refuse_oversized
 
 BINS_ENCODER = 1
 BINS_CHUNK_SAMPLES = 64
 _BAND_GENES = COUNTS_SHARD[1]
-_TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +46,15 @@ class ApplyOptions:
 class ApplyReport:
     """What was published."""
 
+    kind: str
+    """``bins``, or ``scaled`` values."""
     name: str
     generation: str
     status: str
     n_samples: int
     n_genes: int
     n_genes_missing: int
-    """Genes with edges that the counts lack: their bins are 0."""
+    """Fitted genes that the counts lack: their bins are 0, their scaled values NaN."""
     projected_peak_bytes: int
     observed_peak_bytes: int
 
@@ -67,46 +63,13 @@ class ApplyReport:
         return asdict(self)
 
 
-def match_genes(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    """Find the genes of edges in other counts: by id, and those not found so without the versions that Ensembl appends.
-
-    An id may stand several times, where a file has symbols only. If it stands as often on both sides, the first is the first and
-    the second the second; if once among ``known``, all are that one; else nobody can say which is meant, and it is missing.
-
-    Returns
-    -------
-    row : (fitted,) int64
-        Into ``known``, -1 where it is missing.
-    """
-    rows = _rows(fitted, known)
-    bare = _rows([split_version(name)[0] for name in fitted], [split_version(name)[0] for name in known])
-    return np.where(rows >= 0, rows, bare)
-
-
-def _rows(fitted: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    ours, theirs = _places(fitted), _places(known)
-    found = np.full(len(fitted), -1, dtype=np.int64)
-    for name, rows in ours.items():
-        places = theirs.get(name, [])
-        if len(places) in (1, len(rows)):
-            found[rows] = places
-    return found
-
-
-def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        places.setdefault(name, []).append(row)
-    return places
-
-
 def apply_edges(
     store: Store,
     name: str,
     edges: str,
     options: ApplyOptions | None = None,
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ApplyReport:
     """Bin a matrix of counts and publish the bins.
 
@@ -128,49 +91,68 @@ def apply_edges(
     """
     options = options or ApplyOptions()
     check_name(name, "bins")
-    fitted = store.normalized[edges]
+    genes = find_genes(store, edges, options)
+    fitted, counts = genes.fitted, genes.counts
+    projected = projected_apply_bytes(counts.n_samples, len(genes.wanted), fitted.n_bins)
+    refuse_oversized(f"normalize {name}", projected, options)
+    job = Job(
+        path=f"bins/{name}",
+        publication=lambda: _publication(store, name, fitted, counts, genes.wanted, options),
+        tasks=lambda publication: _rows_tasks(publication, fitted, counts, genes.wanted, genes.gene_of[genes.wanted]),
+        run=_bin_rows,
+        tables=lambda _: table_columns(fitted, counts, genes.wanted),
+        memory=projected,
+        unit="samples",
+    )
+    return genes.report("bins", name, publish_in_tasks(store.root, job, options, progress), projected)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGenes:
+    """A normalisation, the counts it is applied to, and where they have its genes."""
+
+    fitted: Normalized
+    counts: Expression
+    wanted: NDArray[np.int64]
+    """(gene,) which of the fitted genes get values."""
+    gene_of: NDArray[np.int64]
+    """(fitted gene,) its column of the counts, -1 where there is none."""
+
+    def report(self, kind: str, name: str, outcome: Outcome, projected: int) -> ApplyReport:
+        """Say what was published."""
+        return ApplyReport(
+            kind=kind,
+            name=name,
+            generation=outcome.publication.generation,
+            status=outcome.status,
+            n_samples=self.counts.n_samples,
+            n_genes=len(self.wanted),
+            n_genes_missing=int((self.gene_of[self.wanted] < 0).sum()),
+            projected_peak_bytes=projected,
+            observed_peak_bytes=outcome.observed_peak_bytes,
+        )
+
+
+def find_genes(store: Store, normalisation: str, options: ApplyOptions) -> FoundGenes:
+    """Find the genes of a normalisation in the counts it is applied to.
+
+    Raises
+    ------
+    InputError
+        If the counts have none of them.
+    """
+    fitted = store.normalized[normalisation]
     if options.expression is None:
         counts = store.expression.at(*fitted.expression)
     else:
         counts = store.expression[options.expression]
     wanted = np.flatnonzero(fitted.gene_is_kept | options.all_genes)
-    gene_of = match_genes(fitted.gene_ids, counts.gene_ids)[wanted]
-    if not (gene_of >= 0).any():
+    gene_of = match_genes(fitted.gene_ids, counts.gene_ids)
+    if not (gene_of[wanted] >= 0).any():
         raise InputError(
-            f"expression {counts.name} has none of the {len(wanted):,} genes of {edges}: other ids, or another species?"
+            f"expression {counts.name} has none of the {len(wanted):,} genes of {normalisation}: other ids, or another species?"
         )
-    projected = projected_apply_bytes(counts.n_samples, len(wanted), fitted.n_bins)
-    if options.max_memory is not None and projected > options.max_memory:
-        raise PlanError(
-            f"normalize {name}: a task needs up to {format_bytes(projected)}, --max-memory allows {format_bytes(options.max_memory)}"
-        )
-    with write_lease(store.root, f"bins/{name}", steal=options.steal) as lease:
-        publication = _publication(store, name, fitted, counts, wanted, options)
-        publication.force = options.force
-        peak = 0
-        if not publication.is_complete():
-            publication.begin()
-            peak = _write_rows_of_shards(publication, fitted, counts, wanted, gene_of, projected, options, progress)
-            if not publication.has_part(_TABLES):
-                writer = publication.partition(_TABLES)
-                write_columns(writer, _table_columns(fitted, counts, wanted))
-                writer.close()
-            publication.provenance.update(
-                projected_peak_bytes=projected, observed_peak_bytes=max(peak, observed_peak_bytes())
-            )
-            publication.finalise([_TABLES, *(part for part, _, _ in row_parts(counts.n_samples))])
-        lease.check()
-        status = "published" if publication.switch() else "unchanged"
-    return ApplyReport(
-        name=name,
-        generation=publication.generation,
-        status=status,
-        n_samples=counts.n_samples,
-        n_genes=len(wanted),
-        n_genes_missing=int((gene_of < 0).sum()),
-        projected_peak_bytes=projected,
-        observed_peak_bytes=max(peak, observed_peak_bytes()),
-    )
+    return FoundGenes(fitted, counts, wanted, gene_of)
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -210,30 +192,17 @@ def projected_apply_bytes(n_samples: int, n_genes: int, n_bins: int) -> int:
     return INTERPRETER_BYTES + 6 * rows * n_genes + _BAND_GENES * (10 * rows + 12 * n_bins)
 
 
-def _write_rows_of_shards(
+def _rows_tasks(
     publication: Publication,
     fitted: Normalized,
     counts: Expression,
     wanted: NDArray[np.int64],
     gene_of: NDArray[np.int64],
-    projected: int,
-    options: ApplyOptions,
-    progress: Callable[[str, int, int], None] | None,
-) -> int:
+) -> Iterator[_RowsTask]:
     # Narrow, because every task carries them.
     genes = wanted.astype(np.int32), gene_of.astype(np.int32)
-    tasks = [
-        _RowsTask(publication.place(part, ["bins"]), fitted, counts, *genes, first, last)
-        for part, first, last in row_parts(counts.n_samples)
-        if not publication.has_part(part)
-    ]
-    peak, done = 0, 0
-    with open_executor(options.scheduler, urls=[publication.root.url], profile=options.profile) as executor:
-        for _, observed in executor.map(_bin_rows, tasks, names=[t.place.name for t in tasks], memory=projected):
-            peak, done = max(peak, observed), done + 1
-            if progress is not None:
-                progress("samples", done, len(tasks))
-    return peak
+    for part, first, last in row_parts(counts.n_samples):
+        yield _RowsTask(publication.place(part, ["bins"]), fitted, counts, *genes, first, last)
 
 
 def _bin_rows(task: _RowsTask) -> int:
@@ -266,7 +235,8 @@ def _bin_rows(task: _RowsTask) -> int:
 # -- the store's side ----------------------------------------------------------------------------------------------
 
 
-def _table_columns(fitted: Normalized, counts: Expression, wanted: NDArray[np.int64]) -> list[Column]:
+def table_columns(fitted: Normalized, counts: Expression, wanted: NDArray[np.int64]) -> list[Column]:
+    """Build the columns of genes and samples beside their values."""
     genes = wanted.tolist()
     return [
         Column("gene_id", [fitted.gene_ids[g] for g in genes], "gene", "string"),
@@ -297,7 +267,7 @@ def _publication(
         root=store.root,
         path=f"bins/{name}",
         plan=plan,
-        specs=[bins, *(column.spec() for column in _table_columns(fitted, counts, wanted))],
+        specs=[bins, *(column.spec() for column in table_columns(fitted, counts, wanted))],
         attributes={
             "options": plan.document()["options"],
             "pins": {
@@ -309,88 +279,3 @@ def _publication(
         },
         provenance={"versions": {"splicestore": version("splicestore"), "numpy": np.__version__}},
     )
-
-
-# -- files ---------------------------------------------------------------------------------------------------------
-
-
-def bin_file(
-    fitted: Normalized,
-    url: str,
-    output: str,
-    *,
-    layer: str = "X",
-    all_genes: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-) -> dict[str, int]:
-    """Bin the samples of a file by stored edges and write them to another, without a store of their own.
-
-    Parameters
-    ----------
-    fitted
-        The edges.
-    url
-        A file of counts.
-    output
-        ``.npz`` (bins (sample, gene) uint16, sample_id, gene_id), ``.tsv`` or ``.tsv.gz`` (genes in rows).
-
-    Returns
-    -------
-    counts
-        Samples, genes, and genes with edges that the file lacks: their bins are 0.
-
-    Raises
-    ------
-    ConfigError
-        For another ending.
-    InputError
-        If the file has none of the genes.
-    """
-    check_output(output)
-    head, counts = read_file(url, layer, storage_options)
-    samples, genes = head.sample_id, head.gene_id
-    wanted = np.flatnonzero(fitted.gene_is_kept | all_genes)
-    names = [fitted.gene_ids[g] for g in wanted.tolist()]
-    gene_of = match_genes(fitted.gene_ids, genes)[wanted]
-    known = np.flatnonzero(gene_of >= 0)
-    if not len(known):
-        raise InputError(
-            f"{url}: has none of the {len(wanted):,} genes of {fitted.name}: other ids, or another species?"
-        )
-    totals = counts.sum(axis=1, dtype=np.int64)
-    bins = np.full((len(samples), len(wanted)), BIN_MISSING, dtype=np.uint16)
-    edges = fitted.edges(0, fitted.n_genes)[wanted[known]]
-    bins[:, known] = bin_counts(np.ascontiguousarray(counts[:, gene_of[known]]), totals, edges, fitted.tie_policy)
-    bins[totals <= 0] = BIN_MISSING
-    write_file(output, spell_bins(output, bins, samples, names))
-    return {"samples": len(samples), "genes": len(wanted), "genes_missing": len(wanted) - len(known)}
-
-
-def check_output(output: str) -> None:
-    """Refuse a file of bins whose ending says no known format."""
-    if not output.endswith((".npz", ".tsv", ".tsv.gz")):
-        raise ConfigError(f"{output}: bins are written as .npz, .tsv or .tsv.gz")
-
-
-def read_file(url: str, layer: str, storage_options: Mapping[str, Any] | None) -> tuple[CountsHead, Counts]:
-    """Read a file of counts whole: (its tables, (sample, gene) uint32)."""
-    source = open_counts(url, layer=layer, storage_options=storage_options)
-    try:
-        head = source.head
-        return head, source.read(np.arange(len(head.sample_id)), 0, len(head.gene_id))
-    finally:
-        source.close()
-
-
-def spell_bins(output: str, bins: NDArray[np.uint16], samples: Sequence[str], genes: Sequence[str]) -> bytes:
-    """Spell bins as the ending of their file says."""
-    if output.endswith(".npz"):
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, bins=bins, sample_id=np.array(samples), gene_id=np.array(genes))
-        return buffer.getvalue()
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(["gene_id", *samples])
-    writer.writerows([gene, *row] for gene, row in zip(genes, bins.T.tolist(), strict=True))
-    data = text.getvalue().encode()
-    return gzip.compress(data, mtime=0) if output.endswith(".gz") else data

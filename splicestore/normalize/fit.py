@@ -8,99 +8,25 @@ of samples only until a band is 64 genes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splicestore.cluster import open_executor
-from splicestore.errors import ConfigError, InputError, PlanError, close_names
 from splicestore.expression import Expression, sample_tiles
-from splicestore.kernels.binning import (
-    MAX_BINS,
-    MIN_BINS,
-    TIE_POLICIES,
-    TiePolicy,
-    edges_of_sorted,
-    gather_positive_scores,
-    n_edges,
-)
-from splicestore.memory import INTERPRETER_BYTES, format_bytes, observed_peak_bytes
-from splicestore.normalize.quality import SINGLE_CELL_COLUMN, QualityResult, SampleQuality, judge_samples
-from splicestore.schema import COUNTS_SHARD, SUBSET_TRAIN, ArraySpec, LedgerRow, Plan, check_name
-from splicestore.storage import PartitionPlace, Publication, write_lease
-from splicestore.storage.arrays import read_arrays
-from splicestore.storage.columns import Column, ledger_columns, write_columns
+from splicestore.kernels.binning import TiePolicy, edges_of_sorted, gather_positive_scores, n_edges
+from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
+from splicestore.normalize.edges import BAND_BUDGET, EdgesFit, FitOptions, FitReport
+from splicestore.normalize.genes import STATISTICS, TASK_GENES, fitted_mask, gene_parts, written_means
+from splicestore.normalize.histogram import fit_histogram
+from splicestore.normalize.samples import fitted_samples
+from splicestore.schema import COUNTS_SHARD, check_name
+from splicestore.storage import PartitionPlace, Publication
 from splicestore.store import Store
+from splicestore.tasks import Job, Progress, publish_in_tasks, refuse_oversized
 
-NORMALIZED_ENCODER = 1
-TASK_GENES = 256
-"""Genes of a task, and of a chunk of edges."""
 BAND_STEP = 64
-BAND_BUDGET = 256 * 1024 * 1024
-"""Bytes that the scores of a band may take, sorted copies included."""
-MIN_MEAN_SCORE = 0.1
-"""A gene with a higher mean score counts as expressed, as in GeneRAIN."""
-_STATISTICS = (
-    ("gene_n_positive", "int64"),
-    ("gene_mean", "float64"),
-    ("gene_std", "float64"),
-)
-_TABLES = "tables"
-
-
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """How edges are fitted."""
-
-    n_bins: int = 2000
-    tie_policy: TiePolicy = "max"
-    quality: SampleQuality = field(default_factory=SampleQuality)
-    samples: tuple[str, ...] | None = None
-    """Fit to these alone; None: to all of the matrix."""
-    split: str | None = None
-    """Fit to the training samples of this split of samples alone."""
-    scheduler: str = "sync"
-    max_memory: int | None = None
-    band_budget: int = BAND_BUDGET
-    profile: str | None = None
-    force: bool = False
-    steal: bool = False
-
-    def __post_init__(self) -> None:
-        if not MIN_BINS <= self.n_bins <= MAX_BINS:
-            raise ConfigError(f"n_bins lies in [{MIN_BINS}, {MAX_BINS}], got {self.n_bins}")
-        if self.tie_policy not in TIE_POLICIES:
-            raise ConfigError(f"tie policy {self.tie_policy!r}: use {' or '.join(TIE_POLICIES)}")
-        if self.split is not None and self.samples is not None:
-            raise ConfigError("a split and a list of samples exclude each other")
-
-
-@dataclass(frozen=True, slots=True)
-class FitReport:
-    """What was published."""
-
-    name: str
-    generation: str
-    status: str
-    n_genes: int
-    n_genes_kept: int
-    n_genes_expressed: int
-    n_genes_without_edges: int
-    """Fewer than two positive samples."""
-    n_samples_fitted: int
-    dropped: dict[str, int]
-    """Samples by reason."""
-    projected_peak_bytes: int
-    observed_peak_bytes: int
-    warnings: tuple[str, ...] = ()
-
-    def document(self) -> dict[str, Any]:
-        """Spell the report for ``--json``."""
-        return asdict(self)
 
 
 def fit_edges(
@@ -109,7 +35,7 @@ def fit_edges(
     expression: str,
     options: FitOptions | None = None,
     *,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FitReport:
     """Fit the edges of every gene's bins and publish them.
 
@@ -125,7 +51,7 @@ def fit_edges(
     Raises
     ------
     ConfigError
-        For a number of bins or a tie policy out of range, a sample that is not in the matrix.
+        For a number of bins or a tie policy out of range, a sample that is not in the matrix, a fit that cannot be extended.
     InputError
         If no sample passes.
     PlanError
@@ -134,54 +60,23 @@ def fit_edges(
     options = options or FitOptions()
     check_name(name, "normalisation")
     counts = store.expression[expression]
+    if options.mode == "histogram":
+        return fit_histogram(store, name, counts, options, progress)
     rows, judged = fitted_samples(store, counts, options)
-    band = band_genes(len(rows), options.band_budget)
-    while band > BAND_STEP and projected_fit_bytes(len(rows), band, options.n_bins) > (
-        options.max_memory or sys.maxsize
-    ):
-        band -= BAND_STEP
+    fit = EdgesFit(store, name, counts, rows, judged, options)
+    band = affordable_band(len(rows), options)
     projected = projected_fit_bytes(len(rows), band, options.n_bins)
-    if options.max_memory is not None and projected > options.max_memory:
-        raise PlanError(
-            f"normalize {name}: a task needs up to {format_bytes(projected)}, --max-memory allows {format_bytes(options.max_memory)}"
-        )
-    with write_lease(store.root, f"normalized/{name}", steal=options.steal) as lease:
-        publication = _publication(store, name, counts, rows, judged.ledger(), options)
-        publication.force = options.force
-        peak = 0
-        if not publication.is_complete():
-            publication.begin()
-            peak = _write_bands(publication, counts, rows, band, projected, options, progress)
-            _finish(publication, counts, rows, judged.ledger(), projected, peak)
-        lease.check()
-        status = "published" if publication.switch() else "unchanged"
-    observed = max(peak, observed_peak_bytes())
-    return _report(publication, name, status, counts, len(rows), dict(judged.dropped), options, projected, observed)
-
-
-def fitted_samples(store: Store, counts: Expression, options: FitOptions) -> tuple[NDArray[np.int64], QualityResult]:
-    """Choose the samples that edges are fitted to: (rows of the matrix, what the quality control said).
-
-    Raises
-    ------
-    InputError
-        If none passes.
-    """
-    chosen = _chosen_samples(store, counts, options)
-    single_cell = _single_cell(counts)
-    judged = judge_samples(
-        options.quality,
-        counts.sample_total[chosen],
-        counts.array("sample_n_nonzero")[chosen],
-        None if single_cell is None else single_cell[chosen],
+    refuse_oversized(f"normalize {name}", projected, options)
+    job = Job(
+        path=f"normalized/{name}",
+        publication=lambda: fit.publication([]),
+        tasks=lambda publication: _band_tasks(publication, fit, band),
+        run=_fit_band,
+        tables=lambda publication: fit.columns(written_means(publication)),
+        memory=projected,
+        unit="genes",
     )
-    rows = chosen[judged.keep]
-    if not len(rows):
-        reasons = ", ".join(f"{reason} {n:,}" for reason, n in judged.dropped.items() if n)
-        raise InputError(
-            f"expression {counts.name}: none of {len(chosen):,} samples passes ({reasons}); --no-qc asks for nothing"
-        )
-    return rows, judged
+    return fit.report(publish_in_tasks(store.root, job, options, progress), projected)
 
 
 def band_genes(n_samples: int, budget: int = BAND_BUDGET) -> int:
@@ -190,33 +85,13 @@ def band_genes(n_samples: int, budget: int = BAND_BUDGET) -> int:
     return int(min(TASK_GENES, max(BAND_STEP, fitting)))
 
 
-# -- samples -------------------------------------------------------------------------------------------------------
-
-
-def _training_samples(store: Store, counts: Expression, name: str) -> NDArray[np.int64]:
-    split = store.sample_splits[name]
-    if split.expression != (counts.name, counts.generation):
-        raise ConfigError(
-            f"split {name} is of expression {' generation '.join(split.expression)}, not of {counts.name} generation {counts.generation}: "
-            "split the samples of these counts again"
-        )
-    return np.flatnonzero(split.sample_subset == SUBSET_TRAIN)
-
-
-def _chosen_samples(store: Store, counts: Expression, options: FitOptions) -> NDArray[np.int64]:
-    if options.split is not None:
-        return _training_samples(store, counts, options.split)
-    if options.samples is None:
-        return np.arange(counts.n_samples, dtype=np.int64)
-    known = {name: row for row, name in enumerate(counts.sample_ids)}
-    for sample in options.samples:
-        if sample not in known:
-            raise ConfigError(f"expression {counts.name} has no sample {sample!r}; {close_names(sample, known)}")
-    return np.array(sorted({known[sample] for sample in options.samples}), dtype=np.int64)
-
-
-def _single_cell(counts: Expression) -> NDArray[np.float64] | None:
-    return counts.array(SINGLE_CELL_COLUMN) if counts.has(SINGLE_CELL_COLUMN) else None
+def affordable_band(n_samples: int, options: FitOptions) -> int:
+    """Genes of a band, fewer where ``max_memory`` allows less than the budget; at least 64."""
+    band = band_genes(n_samples, options.band_budget)
+    allowed = options.max_memory or sys.maxsize
+    while band > BAND_STEP and projected_fit_bytes(n_samples, band, options.n_bins) > allowed:
+        band -= BAND_STEP
+    return band
 
 
 # -- bands ---------------------------------------------------------------------------------------------------------
@@ -247,41 +122,12 @@ def projected_fit_bytes(n_samples: int, band: int, n_bins: int) -> int:
     return INTERPRETER_BYTES + 4 * band * n_samples + 8 * n_samples + 4 * tile + 8 * TASK_GENES * n_edges(n_bins)
 
 
-def gene_parts(n_genes: int) -> list[tuple[str, int, int]]:
-    """Tasks of a fit: (name, first gene, one past the last)."""
-    return [
-        (f"genes-{first // TASK_GENES:05d}", first, min(n_genes, first + TASK_GENES))
-        for first in range(0, n_genes, TASK_GENES)
-    ]
-
-
-def _write_bands(
-    publication: Publication,
-    counts: Expression,
-    rows: NDArray[np.int64],
-    band: int,
-    projected: int,
-    options: FitOptions,
-    progress: Callable[[str, int, int], None] | None,
-) -> int:
-    arrays = ["edges", *(name for name, _ in _STATISTICS)]
-    is_fitted = np.zeros(counts.n_samples, dtype=bool)
-    is_fitted[rows] = True
-    packed = np.packbits(is_fitted)
-    tasks = [
-        _BandTask(
-            publication.place(part, arrays), counts, packed, first, last, band, options.n_bins, options.tie_policy
-        )
-        for part, first, last in gene_parts(counts.n_genes)
-        if not publication.has_part(part)
-    ]
-    peak, done = 0, 0
-    with open_executor(options.scheduler, urls=[publication.root.url], profile=options.profile) as executor:
-        for _, observed in executor.map(_fit_band, tasks, names=[t.place.name for t in tasks], memory=projected):
-            peak, done = max(peak, observed), done + 1
-            if progress is not None:
-                progress("genes", done, len(tasks))
-    return peak
+def _band_tasks(publication: Publication, fit: EdgesFit, band: int) -> Iterator[_BandTask]:
+    arrays = ["edges", *(name for name, _ in STATISTICS)]
+    packed = np.packbits(fitted_mask(fit.counts.n_samples, fit.rows))
+    n_bins, tie_policy = fit.options.n_bins, fit.options.tie_policy
+    for part, first, last in gene_parts(fit.counts.n_genes):
+        yield _BandTask(publication.place(part, arrays), fit.counts, packed, first, last, band, n_bins, tie_policy)
 
 
 def _fit_band(task: _BandTask) -> int:
@@ -300,7 +146,7 @@ def _fit_band(task: _BandTask) -> int:
             mean[row], std[row] = moments(ordered, int(n_measured[g]))
     writer = task.place.open()
     writer.write("edges", edges, task.first)
-    for (name, _), values in zip(_STATISTICS, (n_positive, mean, std), strict=True):
+    for (name, _), values in zip(STATISTICS, (n_positive, mean, std), strict=True):
         writer.write(name, values, task.first)
     writer.counts.update(genes=n_genes, positives=int(n_positive.sum()))
     writer.close()
@@ -330,153 +176,3 @@ def moments(positive: NDArray[np.float32], n: int) -> tuple[float, float]:
     mean = float(values.sum()) / n
     squares = float(np.square(values - mean).sum()) + (n - len(values)) * mean * mean
     return mean, float(np.sqrt(squares / n))
-
-
-# -- the store's side ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _GeneFlags:
-    """What is known of the genes when all bands are fitted."""
-
-    is_kept: NDArray[np.bool_]
-    is_expressed: NDArray[np.bool_]
-
-
-def _flags(counts: Expression, mean: NDArray[np.float64]) -> _GeneFlags:
-    return _GeneFlags(keep_strongest(counts.gene_symbols, mean), mean > MIN_MEAN_SCORE)
-
-
-def keep_strongest(symbols: Sequence[str], mean: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Of genes with one symbol keep the one with the highest mean score, the first of equal ones; those without a symbol all."""
-    best: dict[str, int] = {}
-    for gene, symbol in enumerate(symbols):
-        if symbol and (symbol not in best or mean[gene] > mean[best[symbol]]):
-            best[symbol] = gene
-    return np.array([not symbol or best[symbol] == gene for gene, symbol in enumerate(symbols)], dtype=bool)
-
-
-def _table_columns(
-    counts: Expression, rows: NDArray[np.int64], ledger: Sequence[LedgerRow], flags: _GeneFlags
-) -> list[Column]:
-    is_fitted = np.zeros(counts.n_samples, dtype=bool)
-    is_fitted[rows] = True
-    return [
-        Column("gene_id", counts.gene_ids, "gene", "string"),
-        Column("gene_symbol", counts.gene_symbols, "gene", "string"),
-        Column("gene_is_kept", flags.is_kept, "gene", "bool"),
-        Column("gene_is_expressed", flags.is_expressed, "gene", "bool"),
-        Column("sample_is_fitted", is_fitted, "sample", "bool"),
-        *ledger_columns(ledger),
-    ]
-
-
-def _pins(store: Store, counts: Expression, options: FitOptions) -> list[tuple[str, str]]:
-    """What decides the edges: the counts, and the split whose training samples they are fitted to."""
-    pins = [(f"expression/{counts.name}", counts.generation)]
-    if options.split is not None:
-        pins.append((f"sample_splits/{options.split}", store.sample_splits[options.split].generation))
-    return pins
-
-
-def _nested(pins: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
-    return {path.split("/")[0]: {path.split("/")[1]: generation} for path, generation in pins}
-
-
-def _publication(
-    store: Store,
-    name: str,
-    counts: Expression,
-    rows: NDArray[np.int64],
-    ledger: Sequence[LedgerRow],
-    options: FitOptions,
-) -> Publication:
-    width = n_edges(options.n_bins)
-    plan = Plan(
-        kind="normalized",
-        encoder=NORMALIZED_ENCODER,
-        inputs=(),
-        parents=dict(_pins(store, counts, options)),
-        options={
-            "n_bins": options.n_bins,
-            "tie_policy": options.tie_policy,
-            "min_total": options.quality.min_total,
-            "max_single_cell": options.quality.max_single_cell,
-            "min_nonzero": options.quality.min_nonzero,
-            "samples": None if options.samples is None else sorted(set(options.samples)),
-        },
-        chunking={"edges": [TASK_GENES, width]},
-    )
-    edges = ArraySpec(
-        "edges", (counts.n_genes, width), ("gene", "edge"), "float32", (TASK_GENES, width), fill_value=float("nan")
-    )
-    statistics = [
-        ArraySpec(column, (counts.n_genes,), ("gene",), dtype, (TASK_GENES,)) for column, dtype in _STATISTICS
-    ]
-    nothing = np.zeros(counts.n_genes, dtype=bool)
-    tables = _table_columns(counts, rows, ledger, _GeneFlags(nothing, nothing))
-    return Publication(
-        root=store.root,
-        path=f"normalized/{name}",
-        plan=plan,
-        specs=[edges, *statistics, *(column.spec() for column in tables)],
-        attributes={
-            "options": plan.document()["options"],
-            "pins": _nested(_pins(store, counts, options)),
-            "n_genes": counts.n_genes,
-            "n_samples_fitted": len(rows),
-        },
-        provenance={"versions": {"splicestore": version("splicestore"), "numpy": np.__version__}},
-    )
-
-
-def _finish(
-    publication: Publication,
-    counts: Expression,
-    rows: NDArray[np.int64],
-    ledger: Sequence[LedgerRow],
-    projected: int,
-    peak: int,
-) -> None:
-    if not publication.has_part(_TABLES):
-        mean = read_arrays(publication.root, publication.base, ["gene_mean"])["gene_mean"]
-        writer = publication.partition(_TABLES)
-        write_columns(writer, _table_columns(counts, rows, ledger, _flags(counts, mean)))
-        writer.close()
-    publication.provenance.update(projected_peak_bytes=projected, observed_peak_bytes=max(peak, observed_peak_bytes()))
-    publication.finalise([_TABLES, *(part for part, _, _ in gene_parts(counts.n_genes))])
-
-
-def _report(
-    publication: Publication,
-    name: str,
-    status: str,
-    counts: Expression,
-    n_fitted: int,
-    dropped: dict[str, int],
-    options: FitOptions,
-    projected: int,
-    observed: int,
-) -> FitReport:
-    names = ["gene_n_positive", "gene_is_kept", "gene_is_expressed"]
-    found = read_arrays(publication.root, publication.base, names)
-    warnings = []
-    if n_fitted < options.n_bins - 1:
-        warnings.append(
-            f"{n_fitted:,} samples for {options.n_bins:,} bins: bins are spread over the whole range with gaps; --n-bins {n_fitted:,} or "
-            "fewer leaves none"
-        )
-    return FitReport(
-        name=name,
-        generation=publication.generation,
-        status=status,
-        n_genes=counts.n_genes,
-        n_genes_kept=int(found["gene_is_kept"].sum()),
-        n_genes_expressed=int(found["gene_is_expressed"].sum()),
-        n_genes_without_edges=int((found["gene_n_positive"] < 2).sum()),
-        n_samples_fitted=n_fitted,
-        dropped={reason: n for reason, n in dropped.items() if n},
-        projected_peak_bytes=projected,
-        observed_peak_bytes=observed,
-        warnings=tuple(warnings),
-    )

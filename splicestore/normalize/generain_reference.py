@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from splicestore.errors import ConfigError, InputError
 from splicestore.kernels.binning import BIN_MISSING, MAX_BINS, MIN_BINS, bin_among_reference, score_counts
-from splicestore.normalize.apply import check_output, match_genes, read_file, spell_bins
+from splicestore.normalize.files import check_output, read_file, spell_values
+from splicestore.normalize.match import match_genes
 from splicestore.readers.counts import refuse_repeated
 from splicestore.storage import input_text_lines, open_input
 from splicestore.storage.outputs import write_file
@@ -128,5 +129,5 @@ def bin_file_among_reference(
         scores = score_counts(np.ascontiguousarray(counts[np.ix_(rows, gene_of[some])]), totals[rows])
         ordered = np.sort(reference.scores[:, some].T, axis=1)
         bins[np.ix_(rows, some)] = bin_among_reference(scores, ordered, n_bins)
-    write_file(output, spell_bins(output, bins, head.sample_id, reference.symbols))
+    write_file(output, spell_values(output, "bins", bins, head.sample_id, reference.symbols))
     return {"samples": len(bins), "genes": len(gene_of), "genes_missing": len(gene_of) - len(known)}

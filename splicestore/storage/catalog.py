@@ -11,7 +11,7 @@ from splicestore.storage.keys import StoreRoot
 from splicestore.storage.pointers import read_pointer
 from splicestore.storage.sealed import SEAL_KEY, is_intact, parse_sealed, seal_document
 
-KINDS = ("genomes", "splits", "predictions", "expression", "sample_splits", "normalized", "bins", "tokens")
+KINDS = ("genomes", "splits", "predictions", "expression", "sample_splits", "normalized", "bins", "scaled", "tokens")
 NESTED_KINDS = ("usage",)
 """Kinds whose names lie one level deeper, below a genome."""
 CATALOG = "catalog.json"

@@ -15,10 +15,10 @@ from splicestore.errors import FailedPartitionsError, InputError, PlanError
 from splicestore.ingest.expression import ExpressionOptions, ingest_expression
 from splicestore.ingest.sample_selection import SampleSelection
 from splicestore.kernels.binning import score_counts
-from splicestore.normalize import ApplyOptions, FitOptions, apply_edges, bin_file, fit_edges
+from splicestore.normalize import ApplyOptions, FitOptions, apply_edges, fit_edges, normalize_file
 from splicestore.normalize import fit as fit_module
-from splicestore.normalize.apply import match_genes
 from splicestore.normalize.fit import projected_fit_bytes
+from splicestore.normalize.match import match_genes
 from splicestore.normalize.quality import SampleQuality
 from splicestore.storage import StoreRoot
 from tests.servers.static import static_server
@@ -138,7 +138,7 @@ def test_symbols_that_are_all_a_file_has_and_stand_twice(tmp_path):
     assert opened.normalized["x"].gene_is_kept.tolist() == [True, False, *[True] * 6]
     expected = slow_bins(counts, 7)[:, [0, 2, 3, 4, 5, 6, 7]]
     np.testing.assert_array_equal(opened.bins["x"].read(slice(None)), expected)
-    bin_file(opened.normalized["x"], str(path), str(tmp_path / "o.npz"))
+    normalize_file(opened.normalized["x"], str(path), str(tmp_path / "o.npz"))
     np.testing.assert_array_equal(np.load(tmp_path / "o.npz")["bins"], expected)
     splicestore("export", "generain", root.url, "x", str(tmp_path / "out"), "--chunks", "1")
     reference = next((tmp_path / "out").glob("*_subsampled.npy"))
@@ -212,21 +212,24 @@ def test_new_samples_get_the_bins_of_their_values_alone(store, tmp_path, counts)
     expected = store.bins["all"].read(slice(None))
     rows = [5, 40, 4999, 11]
     path = write_table(tmp_path / "new.tsv", counts[rows], [f"{g}.7" for g in genes], ["a", "b", "c", "empty"])
-    found = bin_file(store.normalized["all"], str(path), str(tmp_path / "o.npz"), all_genes=True)
+    found = normalize_file(store.normalized["all"], str(path), str(tmp_path / "o.npz"), all_genes=True)
     assert found == {"samples": 4, "genes": N_GENES, "genes_missing": 0}
     saved = np.load(tmp_path / "o.npz")
     np.testing.assert_array_equal(saved["bins"], expected[rows])
     one = write_table(tmp_path / "one.tsv", counts[[40]], genes, ["b"])
-    bin_file(store.normalized["all"], str(one), str(tmp_path / "o.tsv"), all_genes=True)
+    normalize_file(store.normalized["all"], str(one), str(tmp_path / "o.tsv"), all_genes=True)
     lines = (tmp_path / "o.tsv").read_text().splitlines()
     assert lines[0] == "gene_id\tb"
     assert [int(line.split("\t")[1]) for line in lines[1:]] == expected[40].tolist()
     some = write_table(tmp_path / "some.tsv", counts[[40]][:, :100], genes[:100], ["b"])
-    assert bin_file(store.normalized["all"], str(some), str(tmp_path / "s.npz"), all_genes=True)["genes_missing"] == 500
+    assert (
+        normalize_file(store.normalized["all"], str(some), str(tmp_path / "s.npz"), all_genes=True)["genes_missing"]
+        == 500
+    )
     assert (np.load(tmp_path / "s.npz")["bins"][:, 100:] == 0).all()
     other = write_table(tmp_path / "other.tsv", counts[[40]], [f"X{i}" for i in range(N_GENES)], ["b"])
     with pytest.raises(InputError, match="has none of the 600 genes of all"):
-        bin_file(store.normalized["all"], str(other), str(tmp_path / "x.npz"), all_genes=True)
+        normalize_file(store.normalized["all"], str(other), str(tmp_path / "x.npz"), all_genes=True)
 
 
 @pytest.mark.parametrize("tie_policy", ["max", "min"])

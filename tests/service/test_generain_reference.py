@@ -192,7 +192,7 @@ def test_files_and_options_that_fit_no_reference_are_refused(files, tmp_path):
     other = write_table(tmp_path / "other.tsv", random_counts(1, 2, 3), ["x", "y", "z"], ["a", "b"])
     with pytest.raises(InputError, match="has none of the 40 symbols of"):
         bin_file_among_reference(reference, str(other), str(tmp_path / "o.npz"))
-    with pytest.raises(ConfigError, match=r"bins are written as \.npz, \.tsv or \.tsv\.gz"):
+    with pytest.raises(ConfigError, match=r"bins and values are written as \.npz, \.tsv or \.tsv\.gz"):
         bin_file_among_reference(reference, files[2], str(tmp_path / "o.csv"))
     with pytest.raises(ConfigError, match=r"n_bins lies in \[3, 65535\], got 2"):
         bin_file_among_reference(reference, files[2], str(tmp_path / "o.npz"), n_bins=2)

@@ -20,6 +20,7 @@ ROOMS = {
     "kernels": {"errors", "schema"},
     "storage": {"errors", "schema"},
     "cluster": {"errors"},
+    "tasks": {"cluster", "errors", "memory", "storage"},
     "readers": {"errors", "schema", "kernels", "storage", "config"},
     "models": {"errors", "schema", "storage", "kernels"},
     "opened": {"errors", "storage"},
@@ -32,7 +33,7 @@ ROOMS = {
     "store": {"errors", "expression", "genome", "normalized", "splits", "predictions", "storage"},
 }
 VIEWS = {"genome", "windows", "splits", "predictions", "expression", "normalized", "store"}
-LOW = {"errors", "schema", "memory", "kernels", "storage", "cluster", "config"}
+LOW = {"errors", "schema", "memory", "kernels", "storage", "cluster", "tasks", "config"}
 SERVICES = {
     "ingest": LOW | {"readers", "expression"},
     "split": LOW | {"readers"} | VIEWS,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from splicestore.kernels.naming import split_version
 from splicestore.kernels.profiles import add_digests, name_keys
-from splicestore.normalize.apply import match_genes
+from splicestore.normalize.match import match_genes
 
 MASK = 2**64 - 1
 

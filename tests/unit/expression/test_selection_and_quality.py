@@ -7,9 +7,13 @@ import pytest
 
 from splicestore.errors import ConfigError, InputError
 from splicestore.ingest.sample_selection import SampleSelection, select_samples
-from splicestore.normalize.cost import plan_apply, plan_fit
-from splicestore.normalize.fit import BAND_BUDGET, BAND_STEP, TASK_GENES, band_genes, keep_strongest, moments
+from splicestore.normalize import FitOptions, ScalingOptions
+from splicestore.normalize.cost import plan_apply, plan_fit, plan_passes
+from splicestore.normalize.edges import BAND_BUDGET
+from splicestore.normalize.fit import BAND_STEP, band_genes, moments
+from splicestore.normalize.genes import TASK_GENES, keep_strongest
 from splicestore.normalize.quality import SampleQuality, judge_samples
+from splicestore.normalize.scaling import block_rows
 
 SAMPLES = ["GSM1", "GSM2", "GSM3", "GSM4"]
 COLUMNS = {
@@ -107,3 +111,21 @@ def test_the_cost_of_archs4():
     assert apply.bytes_written == 2 * 1_000_000 * 20_000
     assert 0.5 < fit.core_hours < 10
     assert plan_fit(10_000, 1_000, 2000, BAND_BUDGET).bytes_read == 4 * 10_000 * 1_000
+
+
+def test_the_cost_of_histograms_and_scalings_at_a_million_samples():
+    n_samples, n_genes = 1_000_000, 67_186
+    exact, counted = (
+        plan_passes(n_samples, n_samples, n_genes, FitOptions(mode=mode))["fit"] for mode in ("exact", "histogram")
+    )
+    # A histogram needs no more memory for more samples, so each chunk is read once; its cells are 17.6 GB before compression.
+    assert (exact.bytes_read, counted.bytes_read) == (4 * 4 * n_samples * n_genes, 4 * n_samples * n_genes)
+    assert counted.bytes_written == 4 * n_genes * (1998 + 65_536)
+    assert counted.peak_bytes == plan_passes(1_000, 1_000, n_genes, FitOptions(mode="histogram"))["fit"].peak_bytes
+    for method, n_passes in (("cpm", 0), ("log1p", 0), ("quantile", 1), ("tmm", 2)):
+        passes = plan_passes(n_samples, 2 * n_samples, n_genes, ScalingOptions(method))
+        assert passes["fit"].bytes_read == 4 * n_samples * n_genes * (1 + n_passes)
+        assert passes["apply"].bytes_written == 2 * 4 * n_samples * n_genes
+        assert passes["apply"].peak_bytes < 1.2 * 2**30
+        assert block_rows(n_genes) == 512
+        assert passes["apply"].tasks == -(-2 * n_samples // 512)
