@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from splicestore.expression import SampleGeneMatrix, Table
-from splicestore.storage.arrays import read_array
 
 
 class Normalized(Table):
@@ -56,7 +55,7 @@ class Normalized(Table):
 
     def edges(self, first_gene: int, last_gene: int) -> NDArray[np.float32]:
         """Read edges: (gene, n_bins - 2) float32, ``inf`` for genes with fewer than two positive samples."""
-        return read_array(self._opened.group, "edges", (slice(first_gene, last_gene), slice(None)))
+        return self._opened.read("edges", first_gene, last_gene)
 
     def genes_to_pandas(self) -> pd.DataFrame:
         """Table of the genes: positives, mean and standard deviation of the scores, whether kept and expressed."""

@@ -14,8 +14,6 @@ from zarr.storage import WrapperStore
 
 from splicestore.schema import ArraySpec
 
-ZSTD_LEVEL = 3
-
 
 @contextmanager
 def quiet_zarr() -> Iterator[None]:
@@ -41,7 +39,7 @@ def create_array(group: Any, spec: ArraySpec) -> Any:
         dtype=spec.dtype,
         chunks=tuple(max(1, c) for c in spec.chunks),
         shards=spec.shards,
-        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+        compressors=[ZstdCodec(level=spec.level, checksum=True)],
         fill_value=spec.fill_value,
         dimension_names=spec.dimensions,
         attributes=dict(spec.attributes),
