@@ -106,25 +106,29 @@ def fit(
 
 def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> None:
     """Print what a fit and the bins of all samples would cost."""
-    from splicestore.memory import format_bytes
-    from splicestore.normalize.cost import plan_apply, plan_fit
     from splicestore.normalize.fit import fitted_samples
 
     counts = store.expression[expression]
     rows, judged = fitted_samples(store, counts, options)
+    dropped = {reason: n for reason, n in judged.dropped.items() if n}
+    sizes = {"samples": len(rows), "dropped": dropped}
+    _print_costs(sizes, len(rows), counts.n_samples, counts.n_genes, options.n_bins, options.band_budget, as_json)
+
+
+def _print_costs(
+    sizes: dict[str, Any], n_fitted: int, n_samples: int, n_genes: int, n_bins: int, band_budget: int, as_json: bool
+) -> None:
+    from splicestore.memory import format_bytes
+    from splicestore.normalize.cost import plan_apply, plan_fit
+
     passes = {
-        "fit": plan_fit(len(rows), counts.n_genes, options.n_bins, options.band_budget),
-        "apply": plan_apply(counts.n_samples, counts.n_genes, counts.n_genes, options.n_bins),
+        "fit": plan_fit(n_fitted, n_genes, n_bins, band_budget),
+        "apply": plan_apply(n_samples, n_genes, n_genes, n_bins),
     }
     if as_json:
-        dropped = {reason: n for reason, n in judged.dropped.items() if n}
-        print_json(
-            {"samples": len(rows), "dropped": dropped, **{name: cost.document() for name, cost in passes.items()}}
-        )
+        print_json({**sizes, **{name: cost.document() for name, cost in passes.items()}})
         return
-    print(
-        f"{len(rows):,} of {counts.n_samples:,} samples are fitted to, {counts.n_genes:,} genes, {options.n_bins:,} bins"
-    )
+    print(f"{n_fitted:,} of {n_samples:,} samples are fitted to, {n_genes:,} genes, {n_bins:,} bins")
     print_table(
         ["pass", "tasks", "read (decoded)", "written (decoded)", "a task", "core-hours"],
         [
@@ -133,6 +137,19 @@ def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> Non
             for name, cost in passes.items()
         ],
     )  # fmt: skip
+
+
+@app.command("estimate")
+def estimate(
+    samples: Annotated[int, typer.Option(min=1, help="Samples; all are fitted to.")],
+    genes: Annotated[int, typer.Option(min=1, help="Genes.")],
+    n_bins: Annotated[int, typer.Option(min=3, max=65_535, help="Bins.")] = 2000,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Estimate a fit and the bins of all samples by their numbers alone, before there is a store."""
+    from splicestore.normalize.fit import BAND_BUDGET
+
+    _print_costs({"samples": samples}, samples, samples, genes, n_bins, BAND_BUDGET, as_json)
 
 
 @app.command("apply")
