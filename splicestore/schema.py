@@ -101,6 +101,8 @@ class ArraySpec:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     level: int = ZSTD_LEVEL
     """Of zstd."""
+    shuffled: bool = False
+    """Bytes of equal weight together before they are compressed: for wide numbers that are small, or in order."""
 
     @property
     def write_unit(self) -> tuple[int, ...]:

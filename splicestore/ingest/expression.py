@@ -47,7 +47,7 @@ from splicestore.storage import (
 from splicestore.storage.arrays import read_arrays
 from splicestore.storage.columns import Column, ledger_columns, vocabulary_column, write_columns
 
-EXPRESSION_ENCODER = 1
+EXPRESSION_ENCODER = 2
 GenesDiffer = Literal["error", "union"]
 
 _TABLES = "tables"
@@ -305,7 +305,7 @@ def _publication(
 
 def _matrix_specs(n_samples: int, n_genes: int) -> list[ArraySpec]:
     shard = counts_shard(n_samples, n_genes)
-    counts = ArraySpec("counts", (n_samples, n_genes), ("sample", "gene"), "uint32", COUNTS_CHUNK, shard)
+    counts = ArraySpec("counts", (n_samples, n_genes), ("sample", "gene"), "uint32", COUNTS_CHUNK, shard, shuffled=True)
     per_sample = [("sample_total", "int64"), ("sample_n_nonzero", "int32"), ("sample_max", "uint32")]
     return [counts, *(ArraySpec(name, (n_samples,), ("sample",), dtype, (shard[0],)) for name, dtype in per_sample)]
 

@@ -2,8 +2,8 @@
 
 zarr-python asks for a shard's index at every read and for its inner chunks one after another. Here the index is
 kept, the chunks that a range of rows needs are asked for as one run of bytes (those of a box, which need not lie
-together, as few), and each is decompressed where it belongs. Only the codec chain that this project writes is
-read: little-endian bytes and zstd, in shards or not.
+together, as few), and each is decompressed where it belongs. Only the codec chains that this project writes are
+read: little-endian bytes and zstd, or blosc and crc32c, in shards or not.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import google_crc32c
 import numpy as np
-from numcodecs import Zstd
+from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
 
 from splicestore.errors import StoreError
@@ -29,7 +29,7 @@ INDEX_CACHE_BYTES = 64 * 1024 * 1024
 """All shard indexes of about 130 human genomes with usage; one is 4 KiB per 32 MiB of bases."""
 
 _INDEX_ENTRY_BYTES = 16
-_INDEX_CHECKSUM_BYTES = 4
+_CHECKSUM_BYTES = 4
 _CACHE_ENTRY_OVERHEAD = 512
 """Keys, future and array header of one cached index, roughly; what an absent shard costs."""
 _ABSENT = -1
@@ -47,7 +47,7 @@ _KNOWN_FIELDS = frozenset(
 )  # fmt: skip
 _ADVICE = "`splicestore verify` lists all that is damaged; copy the object again from a good store or ingest again"
 
-_zstd = Zstd()
+_zstd, _blosc = Zstd(), Blosc()
 _start_of = itemgetter(0)
 
 
@@ -139,6 +139,7 @@ class _Layout:
     sharded: bool
     index_first: bool
     separator: str
+    compression: Literal["zstd", "blosc"]
 
     @property
     def n_columns(self) -> int:
@@ -151,7 +152,7 @@ class _Layout:
     @property
     def index_bytes(self) -> int:
         rows, columns = self.chunks_per_shard
-        return rows * columns * _INDEX_ENTRY_BYTES + _INDEX_CHECKSUM_BYTES
+        return rows * columns * _INDEX_ENTRY_BYTES + _CHECKSUM_BYTES
 
 
 class ShardedArray:
@@ -258,6 +259,8 @@ class ShardedArray:
         layout = self._layout
         if not 0 <= start <= end <= layout.shape[0]:
             raise IndexError(f"{self._path}: rows [{start}, {end}) do not lie in [0, {layout.shape[0]})")
+        if columns is not None and len(layout.shape) == 1:
+            raise IndexError(f"{self._path}: has one dimension, so no columns {list(columns)}")
         left, right = columns or (0, layout.n_columns)
         if not 0 <= left <= right <= layout.n_columns:
             raise IndexError(f"{self._path}: columns [{left}, {right}) do not lie in [0, {layout.n_columns})")
@@ -343,10 +346,10 @@ class ShardedArray:
         try:
             # Whole chunks are decompressed where they belong; those at the borders of the range beside it.
             if piece.shape == layout.chunk and piece.flags.c_contiguous:
-                _decompress(frame, piece)
+                _decompress(frame, piece, layout.compression)
                 return
             chunk = np.empty(layout.chunk, layout.dtype)
-            _decompress(frame, chunk)
+            _decompress(frame, chunk, layout.compression)
         except (RuntimeError, ValueError) as error:
             raise StoreError(
                 f"{key}: the chunk at bytes [{offset}, {offset + len(frame)}) is damaged: {error}; {_ADVICE}"
@@ -371,7 +374,7 @@ class ShardedArray:
             raise StoreError(
                 f"{key}: its shard index has {layout.index_bytes} bytes, {len(data)} came: truncated; {_ADVICE}"
             )
-        pairs, checksum = data[:-_INDEX_CHECKSUM_BYTES], int.from_bytes(data[-_INDEX_CHECKSUM_BYTES:], "little")
+        pairs, checksum = data[:-_CHECKSUM_BYTES], int.from_bytes(data[-_CHECKSUM_BYTES:], "little")
         if google_crc32c.value(pairs) != checksum:
             raise StoreError(f"{key}: the checksum of its shard index is wrong; {_ADVICE}")
         index = np.frombuffer(pairs, "<i8").astype(np.int64).reshape(*layout.chunks_per_shard, 2)
@@ -431,22 +434,40 @@ def _run_all(tasks: Sequence[Callable[[], None]], threads: Executor) -> None:
         raise
 
 
-# -- zstd frames -------------------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------------------
 
 
-def _decompress(frame: memoryview, out: NDArray[Any]) -> None:
+def _decompress(frame: memoryview, out: NDArray[Any], compression: Literal["zstd", "blosc"]) -> None:
     """Decompress one frame into a C-contiguous array that it must fill; ValueError or RuntimeError if it does not."""
-    announced = _announced_size(frame)
     flat = out.reshape(-1).view(np.uint8)
+    if compression == "zstd":
+        _decompress_zstd(frame, flat)
+    else:
+        _decompress_blosc(frame, flat)
+
+
+def _decompress_blosc(frame: memoryview, out: NDArray[np.uint8]) -> None:
+    """Decompress a blosc frame and the crc32c after it: blosc has no checksum of its own."""
+    data, checksum = bytes(frame[:-_CHECKSUM_BYTES]), int.from_bytes(frame[-_CHECKSUM_BYTES:], "little")
+    if google_crc32c.value(data) != checksum:
+        raise ValueError("its checksum is wrong")
+    announced = int.from_bytes(data[4:8], "little")
+    if announced != out.nbytes:
+        raise ValueError(f"it holds {announced} bytes, a chunk has {out.nbytes}")
+    _blosc.decode(data, out)
+
+
+def _decompress_zstd(frame: memoryview, out: NDArray[np.uint8]) -> None:
+    announced = _announced_size(frame)
     if announced == out.nbytes:
-        _zstd.decode(frame, flat)
+        _zstd.decode(frame, out)
         return
     if announced is not None:
         raise ValueError(f"it holds {announced} bytes, a chunk has {out.nbytes}")
     decoded = _zstd.decode(frame)
     if len(decoded) != out.nbytes:
         raise ValueError(f"it holds {len(decoded)} bytes, a chunk has {out.nbytes}")
-    flat[:] = np.frombuffer(decoded, np.uint8)
+    out[:] = np.frombuffer(decoded, np.uint8)
 
 
 def _announced_size(frame: memoryview) -> int | None:
@@ -509,13 +530,14 @@ def _known_layout(metadata: Mapping[str, Any]) -> _Layout | None:
         index_known = index_codecs == [("bytes", {"endian": "little"}), ("crc32c", {})] and location in ("start", "end")
         if not index_known or any(outer % inner for outer, inner in zip(grid_chunk, chunk, strict=True)):
             return None
-    if not _is_bytes_and_zstd(codecs, dtype.itemsize):
+    compression = _compression(codecs, dtype.itemsize)
+    if compression is None:
         return None
     separator = (keys.get("configuration") or {}).get("separator", "/")
     if separator not in ("/", "."):
         return None
     fill = _parse_fill(metadata["fill_value"], dtype)
-    return _Layout(shape, dtype, fill, chunk, grid_chunk, sharded, index_first, separator)
+    return _Layout(shape, dtype, fill, chunk, grid_chunk, sharded, index_first, separator, compression)
 
 
 def _name_and_configuration(codec: Any) -> tuple[str, dict[str, Any]]:
@@ -530,11 +552,13 @@ def _two_sides(sides: Sequence[int], n_dimensions: int) -> tuple[int, int]:
     return int(sides[0]), int(sides[1]) if n_dimensions == 2 else 1
 
 
-def _is_bytes_and_zstd(codecs: Sequence[tuple[str, Mapping[str, Any]]], itemsize: int) -> bool:
-    if [name for name, _ in codecs] != ["bytes", "zstd"]:
-        return False
-    endian = codecs[0][1].get("endian")
-    return endian == "little" or (endian is None and itemsize == 1)
+def _compression(codecs: Sequence[tuple[str, Mapping[str, Any]]], itemsize: int) -> Literal["zstd", "blosc"] | None:
+    names, endian = [name for name, _ in codecs], codecs[0][1].get("endian")
+    if endian != "little" and not (endian is None and itemsize == 1):
+        return None
+    if names == ["bytes", "zstd"]:
+        return "zstd"
+    return "blosc" if names == ["bytes", "blosc", "crc32c"] else None
 
 
 def _parse_fill(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
