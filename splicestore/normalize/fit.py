@@ -36,7 +36,7 @@ from splicestore.storage.arrays import read_arrays
 from splicestore.storage.columns import Column, ledger_columns, write_columns
 from splicestore.store import Store
 
-NORMALIZED_ENCODER = 1
+NORMALIZED_ENCODER = 2
 TASK_GENES = 256
 """Genes of a task, and of a chunk of edges."""
 BAND_STEP = 64
@@ -408,7 +408,13 @@ def _publication(
         chunking={"edges": [TASK_GENES, width]},
     )
     edges = ArraySpec(
-        "edges", (counts.n_genes, width), ("gene", "edge"), "float32", (TASK_GENES, width), fill_value=float("nan")
+        "edges",
+        (counts.n_genes, width),
+        ("gene", "edge"),
+        "float32",
+        (TASK_GENES, width),
+        fill_value=float("nan"),
+        shuffled=True,
     )
     statistics = [
         ArraySpec(column, (counts.n_genes,), ("gene",), dtype, (TASK_GENES,)) for column, dtype in _STATISTICS
