@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +32,12 @@ REMOVED_SAMPLE_REASONS = ("not_in_files", "not_selected")
 
 Selection: TypeAlias = "Sequence[str] | Sequence[int] | NDArray[Any] | slice | None"
 """Which samples or genes, in this order: ids, rows, a boolean for each, a slice; None is all."""
+
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+TILES_AHEAD = 2
+"""Tiles that are read while one is worked on."""
 
 
 class Table:
@@ -137,7 +146,10 @@ class SampleGeneMatrix(Table):
 
     def read(self, samples: slice, genes: slice = slice(None)) -> NDArray[Any]:
         """Read a box: (sample, gene)."""
-        return read_array(self._opened.group, self.array_name, (samples, genes))
+        (first, last, step), (left, right, stride) = samples.indices(self.n_samples), genes.indices(self.n_genes)
+        if (step, stride) != (1, 1):
+            return read_array(self._opened.group, self.array_name, (samples, genes))
+        return self._opened.read(self.array_name, first, max(first, last), (left, max(left, right)))
 
     def read_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
         """Read samples ``[first, last)``, all genes, into ``out``; from several threads at once."""
@@ -479,13 +491,27 @@ def _anndata_type() -> Any:
 def sample_tiles(
     counts: Expression, rows: NDArray[np.int64], genes: slice
 ) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.int64]]]:
-    """Read some samples of some genes, a row of shards at a time: (counts, their rows)."""
-    height = COUNTS_SHARD[0]
-    for first in range(0, counts.n_samples, height):
-        mine = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + height)]
-        if len(mine):
-            box = counts.read(slice(int(mine[0]), int(mine[-1]) + 1), genes)
-            yield (box if len(box) == len(mine) else box[mine - mine[0]]), mine
+    """Read some samples of some genes, a row of shards at a time, the next ones meanwhile: (counts, their rows)."""
+
+    def read(mine: NDArray[np.int64]) -> NDArray[np.uint32]:
+        box = counts.read(slice(int(mine[0]), int(mine[-1]) + 1), genes)
+        return box if len(box) == len(mine) else box[mine - mine[0]]
+
+    bounds = np.searchsorted(rows, np.arange(0, counts.n_samples + COUNTS_SHARD[0], COUNTS_SHARD[0]))
+    parts = [rows[first:last] for first, last in pairwise(bounds.tolist()) if first < last]
+    return zip(read_ahead(read, parts, TILES_AHEAD), parts, strict=True)
+
+
+def read_ahead(read: Callable[[Item], Value], items: Iterable[Item], n_ahead: int) -> Iterator[Value]:
+    """Read items in order; while one is worked on, up to ``n_ahead`` more are read by threads."""
+    with ThreadPoolExecutor(n_ahead) as threads:
+        reading: deque[Future[Value]] = deque()
+        for item in items:
+            reading.append(threads.submit(read, item))
+            if len(reading) > n_ahead:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
 
 
 def count_digests(counts: Expression, is_wanted: NDArray[np.bool_]) -> NDArray[np.uint64]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from splicestore.errors import ConfigError, close_names
 from splicestore.expression import SampleGeneMatrix, Table
-from splicestore.storage.arrays import read_array
 
 
 class Normalized(Table):
@@ -76,11 +75,11 @@ class Normalized(Table):
 
     def edges(self, first_gene: int, last_gene: int) -> NDArray[np.float32]:
         """Read edges: (gene, n_bins - 2) float32, ``inf`` for genes with fewer than two positive samples."""
-        return read_array(self._opened.group, "edges", (slice(first_gene, last_gene), slice(None)))
+        return self._opened.read("edges", first_gene, last_gene)
 
     def histogram(self, first_gene: int, last_gene: int) -> NDArray[np.uint32]:
         """Read how many positive scores have each code: (gene, 65536) uint32; of fits in histogram mode."""
-        return read_array(self._opened.group, "histogram", (slice(first_gene, last_gene), slice(None)))
+        return self._opened.read("histogram", first_gene, last_gene)
 
     @cached_property
     def fitted_ids(self) -> list[str]:

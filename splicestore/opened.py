@@ -105,10 +105,12 @@ class OpenedGeneration:
                 f"`splicestore ls {self._root.url}` shows what is there"
             )
 
-    def read(self, name: str, start: int, end: int) -> NDArray[Any]:
-        """Read rows ``[start, end)`` of an array."""
+    def read(self, name: str, start: int, end: int, columns: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Read rows ``[start, end)`` of an array, all columns or from the first to before the last of two."""
         array = self.blocks(name)
-        return read_array(self.group, name, slice(start, end)) if array is None else array.read(start, end)
+        if array is not None:
+            return array.read(start, end, columns)
+        return read_array(self.group, name, (slice(start, end), *([] if columns is None else [slice(*columns)])))
 
     def read_all(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Read several arrays whole, all their objects at once where each costs a round trip."""

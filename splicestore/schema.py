@@ -27,6 +27,7 @@ USAGE_CHUNK_SITES = 512
 USAGE_CHUNK_CONDITIONS = 128
 USAGE_SHARD_SITES = 65_536
 TABLE_CHUNK = 65_536
+ZSTD_LEVEL = 3
 COUNTS_CHUNK = (1024, 256)
 COUNTS_SHARD = (4096, 1024)
 """(sample, gene): square tiles, so that passes by genes and by samples both read whole chunks."""
@@ -98,6 +99,10 @@ class ArraySpec:
     shards: tuple[int, ...] | None = None
     fill_value: float | int | str = 0
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    level: int = ZSTD_LEVEL
+    """Of zstd."""
+    shuffled: bool = False
+    """Bytes of equal weight together before they are compressed: for wide numbers that are small, or in order."""
 
     @property
     def write_unit(self) -> tuple[int, ...]:

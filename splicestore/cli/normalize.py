@@ -167,20 +167,27 @@ def _print_dropped_and_peak(report: Any) -> None:
 
 def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> None:
     """Print what a fit and the values of all samples would cost."""
-    from splicestore.memory import format_bytes
-    from splicestore.normalize.cost import plan_passes
     from splicestore.normalize.samples import fitted_samples
 
     counts = store.expression[expression]
     rows, judged = fitted_samples(store, counts, options)
-    passes = plan_passes(len(rows), counts.n_samples, counts.n_genes, options)
+    dropped = {reason: n for reason, n in judged.dropped.items() if n}
+    _print_costs(
+        {"samples": len(rows), "dropped": dropped}, (len(rows), counts.n_samples, counts.n_genes), options, as_json
+    )
+
+
+def _print_costs(facts: dict[str, Any], sizes: tuple[int, int, int], options: Any, as_json: bool) -> None:
+    """Print the passes of a normalisation of so many fitted samples, samples and genes."""
+    from splicestore.memory import format_bytes
+    from splicestore.normalize.cost import plan_passes
+
+    n_fitted, n_samples, n_genes = sizes
+    passes = plan_passes(n_fitted, n_samples, n_genes, options)
     if as_json:
-        dropped = {reason: n for reason, n in judged.dropped.items() if n}
-        print_json(
-            {"samples": len(rows), "dropped": dropped, **{name: cost.document() for name, cost in passes.items()}}
-        )
+        print_json({**facts, **{name: cost.document() for name, cost in passes.items()}})
         return
-    print(f"{len(rows):,} of {counts.n_samples:,} samples are fitted to, {counts.n_genes:,} genes")
+    print(f"{n_fitted:,} of {n_samples:,} samples are fitted to, {n_genes:,} genes")
     print_table(
         ["pass", "tasks", "read (decoded)", "written (decoded)", "a task", "core-hours"],
         [
@@ -189,6 +196,19 @@ def _print_plan(store: Any, expression: str, options: Any, as_json: bool) -> Non
             for name, cost in passes.items()
         ],
     )  # fmt: skip
+
+
+@app.command("estimate")
+def estimate(
+    samples: Annotated[int, typer.Option(min=1, help="Samples; all are fitted to.")],
+    genes: Annotated[int, typer.Option(min=1, help="Genes.")],
+    n_bins: Annotated[int, typer.Option(min=3, max=65_535, help="Bins.")] = 2000,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Estimate a fit and the bins of all samples by their numbers alone, before there is a store."""
+    from splicestore.normalize import FitOptions
+
+    _print_costs({"samples": samples}, (samples, samples, genes), FitOptions(n_bins=n_bins), as_json)
 
 
 @app.command("apply")

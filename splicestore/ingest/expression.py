@@ -102,7 +102,9 @@ class _Job:
     def matrix_specs(self) -> list[ArraySpec]:
         """Specify what is made of the counts."""
         shard = counts_shard(self.n_samples, self.n_genes)
-        counts = ArraySpec("counts", (self.n_samples, self.n_genes), ("sample", "gene"), "uint32", COUNTS_CHUNK, shard)
+        counts = ArraySpec(
+            "counts", (self.n_samples, self.n_genes), ("sample", "gene"), "uint32", COUNTS_CHUNK, shard, shuffled=True
+        )
         per_sample = dict(_PER_SAMPLE)
         attributes: dict[str, dict[str, Any]] = {}
         if self.release is not None:

@@ -27,11 +27,18 @@ MIN_BINS, MAX_BINS = 3, 65_535
 GENERAIN_BATCH = 5
 """New samples that GeneRAIN ranks together."""
 
-_TABLED = 512
-"""Counts below this have their score computed once a sample: most counts are small, and a logarithm takes 20 ns."""
 _GENES_AT_ONCE = 16
+"""Counts of a line of the cache: they are read from memory once, although a gene is a column."""
+_LINE = 16
+"""Columns lie so many counts further apart: at powers of two all would share a few lines of the cache."""
 _CELLS = 2048
 """Equally wide cells over the edges of a gene: a score is looked up among the edges of its cell, one of 2,000 bins on average."""
+_LOG10_2 = 0.30102999566398120
+_HALF_LOG10 = 0.86858896380650366
+"""2 / log(10)."""
+_SQRT_HALF_BITS = 0x3FE6A09E00000000
+_LOG_ERROR = 2.0**-46
+"""Far above the relative error of a logarithm here (a few times 2**-52) and in any C library."""
 
 
 def n_edges(n_bins: int) -> int:
@@ -39,98 +46,148 @@ def n_edges(n_bins: int) -> int:
     return n_bins - 2
 
 
-@njit(cache=True, nogil=True)
-def _score_of(count, scale):  # type: ignore[no-untyped-def]
-    return np.float32(np.log10(np.float64(count) * scale + 1.0))
+# Divisions raise in numba's default model, and loops that may raise are not vectorised.
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log10_rounded(values, mantissa, exponent, out):  # type: ignore[no-untyped-def]
+    """Write ``float32(log10(value))`` of values from 1 on, as the C library has it, several at a time.
 
-
-@njit(cache=True, nogil=True)
-def _tabled(scale, table):  # type: ignore[no-untyped-def]
-    for count in range(len(table)):
-        table[count] = _score_of(count, scale)
+    ``log((1 + t) / (1 - t)) = 2 (t + t**3 / 3 + t**5 / 5 + ...)``, of values in [sqrt(1/2), sqrt(2)), so t**2 < 0.03 and nine
+    terms are exact to 2**-53. Where the error might decide how a float32 is rounded, the C library is asked.
+    """
+    n = len(values)
+    bits, mantissa_bits = values.view(np.uint64), mantissa.view(np.uint64)
+    for i in range(n):
+        power = (bits[i] - np.uint64(_SQRT_HALF_BITS)) >> np.uint64(52)
+        mantissa_bits[i] = bits[i] - (power << np.uint64(52))
+        exponent[i] = np.int32(power)
+    n_doubtful = 0
+    for i in range(n):
+        t = (mantissa[i] - 1.0) / (mantissa[i] + 1.0)
+        z = t * t
+        series = 1 / 17
+        for k in range(15, 0, -2):
+            series = series * z + 1 / k
+        score = exponent[i] * _LOG10_2 + _HALF_LOG10 * t * series
+        out[i] = np.float32(score * (1.0 - _LOG_ERROR))
+        n_doubtful += out[i] != np.float32(score * (1.0 + _LOG_ERROR))
+    if n_doubtful:
+        for i in range(n):
+            out[i] = np.float32(np.log10(values[i]))
 
 
 @njit(cache=True, nogil=True)
 def _score_rows(counts, scale, out):  # type: ignore[no-untyped-def]
-    # A table longer than the row would cost more than it saves.
-    table = np.empty(min(_TABLED, counts.shape[1]), dtype=np.float32)
+    n = counts.shape[1]
+    values, mantissa, exponent = np.empty(n), np.empty(n), np.empty(n, dtype=np.int32)
     for s in range(counts.shape[0]):
-        _tabled(scale[s], table)
-        for g in range(counts.shape[1]):
-            count = counts[s, g]
-            out[s, g] = table[count] if count < len(table) else _score_of(count, scale[s])
+        for g in range(n):
+            values[g] = np.float64(counts[s, g]) * scale[s] + 1.0
+        _log10_rounded(values, mantissa, exponent, out[s])
+
+
+@njit(cache=True, nogil=True)
+def _transpose(block, out):  # type: ignore[no-untyped-def]
+    for s in range(block.shape[0]):
+        for g in range(block.shape[1]):
+            out[g, s] = block[s, g]
+
+
+@njit(cache=True, nogil=True)
+def _collect_positive(counts, scale, values, rows):  # type: ignore[no-untyped-def]
+    """Collect the positive counts of one gene, scaled, plus one, and their rows; returns how many there are."""
+    # Without a branch, which would be taken for half of all counts, in no order.
+    n = np.uint32(0)
+    for s in range(len(counts)):
+        values[n] = np.float64(counts[s]) * scale[s] + 1.0
+        rows[n] = s
+        n += np.uint32(counts[s] > 0)
+    return np.int64(n)
 
 
 @njit(cache=True, nogil=True)
 def _gather_positive(counts, scale, n_found, out):  # type: ignore[no-untyped-def]
-    table = np.empty(min(_TABLED, counts.shape[1]), dtype=np.float32)
-    for s in range(counts.shape[0]):
-        _tabled(scale[s], table)
-        for g in range(counts.shape[1]):
-            count = counts[s, g]
-            if count > 0:
-                out[g, n_found[g]] = table[count] if count < len(table) else _score_of(count, scale[s])
-                n_found[g] += 1
+    n_samples, n_genes = counts.shape
+    columns = np.empty((_GENES_AT_ONCE, n_samples + _LINE), dtype=np.uint32)
+    values, rows = np.empty(n_samples), np.empty(n_samples, dtype=np.int32)
+    mantissa, exponent = np.empty(n_samples), np.empty(n_samples, dtype=np.int32)
+    for first in range(0, n_genes, _GENES_AT_ONCE):
+        _transpose(counts[:, first : first + _GENES_AT_ONCE], columns)
+        for g in range(first, min(n_genes, first + _GENES_AT_ONCE)):
+            n = _collect_positive(columns[g - first, :n_samples], scale, values, rows)
+            _log10_rounded(values[:n], mantissa[:n], exponent[:n], out[g, n_found[g] : n_found[g] + n])
+            n_found[g] += n
 
 
 @njit(cache=True, nogil=True)
-def _make_grid(edges, starts):  # type: ignore[no-untyped-def]
-    """Count the edges before each of equally wide cells; returns how many are finite, the lowest, and cells per unit of score."""
-    n_cells = len(starts) - 1
-    n_finite = np.searchsorted(edges, np.float32(np.inf))
-    if n_finite == 0:
-        return 0, np.float32(0), np.float32(0)
-    low, high = edges[0], edges[n_finite - 1]
-    per_unit = np.float32(n_cells) / (high - low) if high > low else np.float32(0)
-    starts[:] = 0
-    for k in range(n_finite):
-        starts[_cell_of(edges[k], low, per_unit, n_cells) + 1] += 1
-    for cell in range(n_cells):
-        starts[cell + 1] += starts[cell]
-    return n_finite, low, per_unit
-
-
-@njit(cache=True, nogil=True)
-def _cell_of(score, low, per_unit, n_cells):  # type: ignore[no-untyped-def]
+def _cell_of(score, low, per_unit):  # type: ignore[no-untyped-def]
     # Rounded, but never falling with the score: an edge in an earlier cell is below it, one in a later cell above.
     place = (score - low) * per_unit
-    return np.int64(place) if place < n_cells else n_cells - 1
+    place = place if place > 0 else np.float32(0)
+    return np.int64(place) if place < _CELLS else _CELLS - 1
 
 
 @njit(cache=True, nogil=True)
-def _count_edges(edges, first, last, score, is_max):  # type: ignore[no-untyped-def]
-    """Edges at or below a score (``max``) or below it (``min``), where it is known to be from ``first`` to ``last``."""
-    while first < last:
-        middle = (first + last) >> 1
-        if edges[middle] < score or (is_max and edges[middle] == score):
-            first = middle + 1
-        else:
-            last = middle
-    return first
+def _make_grid(edges, starts, padded):  # type: ignore[no-untyped-def]
+    """Count the edges before each of equally wide cells, and copy the edges before infinite ones.
+
+    Returns the lowest edge, cells per unit of score, and the halvings that find a place among the edges of any cell.
+    """
+    padded[: len(edges)] = edges
+    starts[:] = 0
+    n_finite = np.searchsorted(edges, np.float32(np.inf))
+    if n_finite == 0:
+        return np.float32(0), np.float32(0), 0
+    low, high = edges[0], edges[n_finite - 1]
+    per_unit = np.float32(_CELLS) / (high - low) if high > low else np.float32(0)
+    for k in range(n_finite):
+        starts[_cell_of(edges[k], low, per_unit) + 1] += 1
+    most, n_halvings = starts.max(), 0
+    while most >> n_halvings:
+        n_halvings += 1
+    for cell in range(_CELLS):
+        starts[cell + 1] += starts[cell]
+    return low, per_unit, n_halvings
 
 
 @njit(cache=True, nogil=True)
-def _look_up(scores, edges, is_max, out):  # type: ignore[no-untyped-def]
-    n_genes, starts = scores.shape[1], np.zeros((_GENES_AT_ONCE, _CELLS + 1), dtype=np.int32)
-    n_finite, low = np.zeros(_GENES_AT_ONCE, dtype=np.int64), np.zeros(_GENES_AT_ONCE, dtype=np.float32)
-    per_unit = np.zeros(_GENES_AT_ONCE, dtype=np.float32)
-    # A few genes at a time, all samples: their edges and grids (16 kB a gene) stay in the cache.
+def _look_up(scores, edges, starts, padded, is_max, found):  # type: ignore[no-untyped-def]
+    """Find the bins of scores of one gene. Floats from 0 on are in order as integers are, so ``<=`` is ``<`` of the next one."""
+    low, per_unit, n_halvings = _make_grid(edges, starts, padded)
+    bits, edge_bits = scores.view(np.int32), padded.view(np.int32)
+    for i in range(len(scores)):
+        at = np.int64(starts[_cell_of(scores[i], low, per_unit)])
+        bound = bits[i] + is_max
+        for halving in range(n_halvings - 1, -1, -1):
+            half = np.int64(1) << halving
+            at += half * (edge_bits[at + half - 1] < bound)
+        # A count that its total drowns scores 0, and is treated as what it rounds to.
+        found[i] = 2 + at if bits[i] > 0 else 1
+
+
+@njit(cache=True, nogil=True)
+def _bin_all(counts, scale, edges, is_max, out):  # type: ignore[no-untyped-def]
+    n_samples, n_genes = counts.shape
+    columns = np.empty((_GENES_AT_ONCE, n_samples + _LINE), dtype=np.uint32)
+    values, rows = np.empty(n_samples), np.empty(n_samples, dtype=np.int32)
+    mantissa, exponent = np.empty(n_samples), np.empty(n_samples, dtype=np.int32)
+    scores, found = np.empty(n_samples, dtype=np.float32), np.empty(n_samples, dtype=np.uint32)
+    starts = np.empty(_CELLS + 1, dtype=np.int32)
+    # Halvings reach up to twice as far as a cell has edges.
+    padded = np.full(3 * edges.shape[1], np.inf, dtype=np.float32)
     for first in range(0, n_genes, _GENES_AT_ONCE):
         last = min(n_genes, first + _GENES_AT_ONCE)
-        for g in range(last - first):
-            n_finite[g], low[g], per_unit[g] = _make_grid(edges[first + g], starts[g])
-        for s in range(scores.shape[0]):
-            for g in range(last - first):
-                score = scores[s, first + g]
-                # A count that its total drowns scores 0, and is treated as what it rounds to.
-                if score <= 0:
-                    out[s, first + g] = 1
-                elif n_finite[g] == 0 or score < low[g]:
-                    out[s, first + g] = 2
-                else:
-                    cell = _cell_of(score, low[g], per_unit[g], _CELLS)
-                    row, begin, end = edges[first + g], starts[g, cell], starts[g, cell + 1]
-                    out[s, first + g] = 2 + _count_edges(row, begin, end, score, is_max)
+        _transpose(counts[:, first:last], columns)
+        for g in range(first, last):
+            column = columns[g - first, :n_samples]
+            n = _collect_positive(column, scale, values, rows)
+            _log10_rounded(values[:n], mantissa[:n], exponent[:n], scores[:n])
+            _look_up(scores[:n], edges[g], starts, padded, is_max, found)
+            column[:] = 1
+            for i in range(n):
+                column[rows[i]] = found[i]
+        for s in range(n_samples):
+            for g in range(first, last):
+                out[s, g] = columns[g - first, s]
 
 
 def scales(totals: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -217,7 +274,7 @@ def bin_counts(
         1 for zeros, 2..n_bins for positives; below all edges 2, above all ``n_bins``.
     """
     out = np.empty(counts.shape, dtype=np.uint16)
-    _look_up(score_counts(counts, totals), edges, tie_policy == "max", out)
+    _bin_all(counts, scales(totals), edges, tie_policy == "max", out)
     return out
 
 

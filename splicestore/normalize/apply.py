@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.errors import InputError
-from splicestore.expression import Expression, as_slice
+from splicestore.expression import Expression, as_slice, read_ahead
 from splicestore.kernels.binning import BIN_MISSING, bin_counts
 from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
 from splicestore.normalize.match import match_genes
@@ -22,8 +22,10 @@ from splicestore.storage.columns import Column
 from splicestore.store import Store
 from splicestore.tasks import Job, Outcome, Progress, publish_in_tasks, refuse_oversized
 
-BINS_ENCODER = 1
+BINS_ENCODER = 2
 BINS_CHUNK_SAMPLES = 64
+BINS_LEVEL = 1
+"""Of zstd: half the time of level 3 for 2.5% more bytes; most bits of a bin are random."""
 _BAND_GENES = COUNTS_SHARD[1]
 
 
@@ -210,18 +212,21 @@ def _bin_rows(task: _RowsTask) -> int:
     rows = slice(task.first, task.last)
     bins = np.full((task.last - task.first, len(task.wanted)), BIN_MISSING, dtype=np.uint16)
     totals = task.counts.sample_total[rows]
-    for first in range(0, task.counts.n_genes, _BAND_GENES):
-        last = min(task.counts.n_genes, first + _BAND_GENES)
-        columns = np.flatnonzero((task.gene_of >= first) & (task.gene_of < last))
-        if not len(columns):
-            continue
-        own, genes = as_slice(task.gene_of[columns] - first), task.wanted[columns]
-        counts = np.ascontiguousarray(task.counts.read(rows, slice(first, last))[:, own])
-        lowest = int(genes.min())
-        edges = task.fitted.edges(lowest, int(genes.max()) + 1)[as_slice(genes - lowest)]
+
+    def read(columns: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        own, genes = task.gene_of[columns], task.wanted[columns]
+        counts = task.counts.read(rows, _spanning(own))[:, as_slice(own - own.min())]
+        edges = task.fitted.edges(int(genes.min()), int(genes.max()) + 1)[as_slice(genes - genes.min())]
+        return np.ascontiguousarray(counts), edges
+
+    band_of = task.gene_of // _BAND_GENES
+    bands = [np.flatnonzero(band_of == band) for band in range(-(-task.counts.n_genes // _BAND_GENES))]
+    bands = [columns for columns in bands if len(columns)]
+    for columns, (counts, edges) in zip(bands, read_ahead(read, bands, 1), strict=True):
         found = bin_counts(counts, totals, edges, task.fitted.tie_policy)
         if not task.counts.is_measured_throughout:
-            found[~task.counts.measured(rows, slice(first, last))[:, own]] = BIN_MISSING
+            own = task.gene_of[columns]
+            found[~task.counts.measured(rows, _spanning(own))[:, as_slice(own - own.min())]] = BIN_MISSING
         bins[:, as_slice(columns)] = found
     # A sample without a count says nothing of any gene.
     bins[totals <= 0] = BIN_MISSING
@@ -230,6 +235,10 @@ def _bin_rows(task: _RowsTask) -> int:
     writer.counts.update(samples=len(bins))
     writer.close()
     return observed_peak_bytes()
+
+
+def _spanning(index: NDArray[np.integer]) -> slice:
+    return slice(int(index.min()), int(index.max()) + 1)
 
 
 # -- the store's side ----------------------------------------------------------------------------------------------
@@ -262,7 +271,9 @@ def _publication(
         options={"all_genes": options.all_genes},
         chunking={"bins": [BINS_CHUNK_SAMPLES, *unit]},
     )
-    bins = ArraySpec("bins", shape, ("sample", "gene"), "uint16", (BINS_CHUNK_SAMPLES, len(wanted)), unit)
+    bins = ArraySpec(
+        "bins", shape, ("sample", "gene"), "uint16", (BINS_CHUNK_SAMPLES, len(wanted)), unit, level=BINS_LEVEL
+    )
     return Publication(
         root=store.root,
         path=f"bins/{name}",

@@ -164,7 +164,13 @@ class EdgesFit:
             chunking={"edges": [TASK_GENES, width]},
         )
         edges = ArraySpec(
-            "edges", (n_genes, width), ("gene", "edge"), "float32", (TASK_GENES, width), fill_value=float("nan")
+            "edges",
+            (n_genes, width),
+            ("gene", "edge"),
+            "float32",
+            (TASK_GENES, width),
+            fill_value=float("nan"),
+            shuffled=True,
         )
         tables = self.columns(np.zeros(n_genes))
         return Publication(

@@ -7,6 +7,7 @@ of samples only until a band is 64 genes.
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,7 +158,9 @@ def _positive_scores(
     counts: Expression, rows: NDArray[np.int64], first: int, last: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """Collect the positive scores of genes ``[first, last)``, how many there are, and how many samples measured the gene."""
-    scores = np.empty((last - first, len(rows)), dtype=np.float32)
+    # Rows are filled as far as a gene is positive. numpy's own memory comes in huge pages, of which the rest would be resident too.
+    memory = mmap.mmap(-1, 4 * (last - first) * len(rows))
+    scores = np.frombuffer(memory, dtype=np.float32).reshape(last - first, len(rows))
     n_found, n_measured = np.zeros(last - first, dtype=np.int64), np.zeros(last - first, dtype=np.int64)
     for tile, some in sample_tiles(counts, rows, slice(first, last)):
         gather_positive_scores(tile, counts.sample_total[some], n_found, scores)

@@ -15,7 +15,7 @@ from splicestore.storage.arrays import read_arrays
 from splicestore.storage.columns import Column, ledger_columns
 from splicestore.store import Store
 
-NORMALIZED_ENCODER = 1
+NORMALIZED_ENCODER = 2
 TASK_GENES = 256
 """Genes of a task, and of a chunk of edges."""
 MIN_MEAN_SCORE = 0.1

@@ -1,23 +1,26 @@
-"""Rows of one published array in one range request per shard: what streams read blocks with.
+"""Rows and boxes of one published array, by few range requests per shard: what streams read blocks with.
 
 zarr-python asks for a shard's index at every read and for its inner chunks one after another. Here the index is
-kept, the chunks that a range of rows needs are asked for as one run of bytes, and each is decompressed where it
-belongs. Only the codec chain that this project writes is read: little-endian bytes and zstd, in shards or not.
+kept, the chunks that a range of rows needs are asked for as one run of bytes (those of a box, which need not lie
+together, as few), and each is decompressed where it belongs. Only the codec chains that this project writes are
+read: little-endian bytes and zstd, or blosc and crc32c, in shards or not.
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any, Literal, Protocol
 
 import google_crc32c
 import numpy as np
-from numcodecs import Zstd
+from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
 
 from splicestore.errors import StoreError
@@ -26,11 +29,14 @@ INDEX_CACHE_BYTES = 64 * 1024 * 1024
 """All shard indexes of about 130 human genomes with usage; one is 4 KiB per 32 MiB of bases."""
 
 _INDEX_ENTRY_BYTES = 16
-_INDEX_CHECKSUM_BYTES = 4
+_CHECKSUM_BYTES = 4
 _CACHE_ENTRY_OVERHEAD = 512
 """Keys, future and array header of one cached index, roughly; what an absent shard costs."""
 _ABSENT = -1
 """A chunk that was never written has 2**64 - 1 for offset and length."""
+
+_MAX_GAP = 64 * 1024
+"""Bytes between two chunks that are read along rather than asked for around."""
 
 _DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
@@ -41,7 +47,8 @@ _KNOWN_FIELDS = frozenset(
 )  # fmt: skip
 _ADVICE = "`splicestore verify` lists all that is damaged; copy the object again from a good store or ingest again"
 
-_zstd = Zstd()
+_zstd, _blosc = Zstd(), Blosc()
+_start_of = itemgetter(0)
 
 
 class RangeSource(Protocol):
@@ -132,6 +139,7 @@ class _Layout:
     sharded: bool
     index_first: bool
     separator: str
+    compression: Literal["zstd", "blosc"]
 
     @property
     def n_columns(self) -> int:
@@ -144,11 +152,11 @@ class _Layout:
     @property
     def index_bytes(self) -> int:
         rows, columns = self.chunks_per_shard
-        return rows * columns * _INDEX_ENTRY_BYTES + _INDEX_CHECKSUM_BYTES
+        return rows * columns * _INDEX_ENTRY_BYTES + _CHECKSUM_BYTES
 
 
 class ShardedArray:
-    """One array of a published generation, read by ranges of rows.
+    """One array of a published generation, read by ranges of rows, or boxes.
 
     Published generations never change, so what is cached never goes stale. Safe to use from several threads.
     """
@@ -216,13 +224,16 @@ class ShardedArray:
         """Type of one value."""
         return self._layout.dtype
 
-    def read(self, start: int, end: int) -> NDArray[Any]:
-        """Read rows ``[start, end)``, all columns: one range request per shard, plus its index the first time.
+    def read(self, start: int, end: int, columns: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Read rows ``[start, end)``: one range request per shard for all columns, plus its index the first time.
 
         Parameters
         ----------
         start, end
             Rows of the leading axis, half-open; ``0 <= start <= end <= shape[0]``.
+        columns
+            Of an array of two dimensions the first, and one past the last; None: all. Chunks that do not lie together in
+            a shard cost a request each.
 
         Returns
         -------
@@ -232,11 +243,11 @@ class ShardedArray:
         Raises
         ------
         IndexError
-            If the rows are not within the array.
+            If the rows or columns are not within the array.
         StoreError
             If an object is damaged: a wrong checksum, a frame that does not decompress, a wrong length.
         """
-        rows, tasks = self._prepare(start, end)
+        rows, tasks = self._prepare(start, end, columns=columns)
         for task in tasks:
             task()
         return rows
@@ -255,68 +266,82 @@ class ShardedArray:
             task()
 
     def _prepare(
-        self, start: int, end: int, out: NDArray[Any] | None = None
+        self, start: int, end: int, out: NDArray[Any] | None = None, columns: tuple[int, int] | None = None
     ) -> tuple[NDArray[Any], list[Callable[[], None]]]:
         """Allocate the rows, or take ``out`` for them; list what fills them, one task per object."""
         layout = self._layout
         if not 0 <= start <= end <= layout.shape[0]:
             raise IndexError(f"{self._path}: rows [{start}, {end}) do not lie in [0, {layout.shape[0]})")
-        shape = (end - start, *layout.shape[1:])
+        if columns is not None and len(layout.shape) == 1:
+            raise IndexError(f"{self._path}: has one dimension, so no columns {list(columns)}")
+        left, right = columns or (0, layout.n_columns)
+        if not 0 <= left <= right <= layout.n_columns:
+            raise IndexError(f"{self._path}: columns [{left}, {right}) do not lie in [0, {layout.n_columns})")
+        shape = (end - start, right - left)[: len(layout.shape)]
         if out is not None and not (out.shape == shape and out.dtype == layout.dtype and out.flags.c_contiguous):
             raise ValueError(
                 f"{self._path}: out is {out.dtype} {out.shape}, the rows are {layout.dtype} {shape}, C-contiguous"
             )
         rows = np.empty(shape, layout.dtype) if out is None else out
-        table = rows.reshape(end - start, layout.n_columns)
+        table = rows.reshape(end - start, right - left)
         tasks: list[Callable[[], None]] = []
         if table.size == 0:
             return rows, tasks
         height, width = layout.shard
         for i in range(start // height, (end - 1) // height + 1):
-            first, last = max(start, i * height), min(end, (i + 1) * height)
-            for j in range(-(-layout.n_columns // width)):
-                part = table[first - start : last - start, j * width : (j + 1) * width]
+            top, bottom = max(start, i * height), min(end, (i + 1) * height)
+            for j in range(left // width, (right - 1) // width + 1):
+                first, last = max(left, j * width), min(right, (j + 1) * width)
+                part = table[top - start : bottom - start, first - left : last - left]
                 key = f"{self._path}/c{layout.separator}{i}"
                 if len(layout.shape) == 2:
                     key += f"{layout.separator}{j}"
-                tasks.append(partial(self._fill_part, key, first - i * height, part))
+                tasks.append(partial(self._fill_part, key, (top - i * height, first - j * width), part))
         return rows, tasks
 
-    def _fill_part(self, key: str, first: int, part: NDArray[Any]) -> None:
-        """Fill ``part`` (row, column) from one object, whose row ``first`` is the part's first."""
+    def _fill_part(self, key: str, corner: tuple[int, int], part: NDArray[Any]) -> None:
+        """Fill ``part`` (row, column) from one object, whose place ``corner`` is the part's first."""
         if not self._layout.sharded:
-            frame = self._source.get(key)
-            if frame is None:
+            whole = self._source.get(key)
+            if whole is None:
                 self._check_absent()
                 part[...] = self._layout.fill
             else:
-                self._place(key, 0, memoryview(frame), first, part)
+                self._place(key, 0, memoryview(whole), corner, part)
             return
         index = self._indexes.get((self._identity, key), partial(self._load_index, key))
         if index is None:
             part[...] = self._layout.fill
             return
-        height, width = self._layout.chunk
-        row, rows = first // height, slice(first // height, -(-(first + len(part)) // height))
+        (height, width), (top, left) = self._layout.chunk, corner
+        row, column = top // height, left // width
         # Columns of chunks beyond the array's edge are padding, whether stored or not.
-        needed = index[rows, : -(-part.shape[1] // width)]
-        run_start, run = self._fetch_run(key, needed)
+        needed = index[row : -(-(top + part.shape[0]) // height), column : -(-(left + part.shape[1]) // width)]
+        runs = self._fetch_runs(key, needed)
         for i, line in enumerate(needed.tolist(), start=row):
-            top = max(0, i * height - first)
-            for j, (offset, length) in enumerate(line):
-                piece = part[top : (i + 1) * height - first, j * width : (j + 1) * width]
+            above, below = max(0, i * height - top), (i + 1) * height - top
+            for j, (offset, length) in enumerate(line, start=column):
+                before, behind = max(0, j * width - left), (j + 1) * width - left
+                piece = part[above:below, before:behind]
                 if offset == _ABSENT:
                     piece[...] = self._layout.fill
-                else:
-                    frame_start = offset - run_start
-                    self._place(key, offset, run[frame_start : frame_start + length], first + top - i * height, piece)
+                    continue
+                start, run = runs[bisect_right(runs, offset, key=_start_of) - 1]
+                frame = run[offset - start : offset - start + length]
+                self._place(key, offset, frame, (top + above - i * height, left + before - j * width), piece)
 
-    def _fetch_run(self, key: str, extents: NDArray[np.int64]) -> tuple[int, memoryview]:
-        """Fetch the bytes from the first to the last frame of these extents (..., offset and length) at once."""
+    def _fetch_runs(self, key: str, extents: NDArray[np.int64]) -> list[tuple[int, memoryview]]:
+        """Fetch the bytes of these frames (..., offset and length), neighbours at once: (start, bytes), in order."""
         present = extents[extents[..., 0] != _ABSENT]
         if not len(present):
-            return 0, memoryview(b"")
-        start, end = int(present[:, 0].min()), int(present.sum(axis=1).max())
+            return []
+        starts = np.sort(present[:, 0])
+        ends = np.maximum.accumulate(present.sum(axis=1)[np.argsort(present[:, 0])])
+        breaks = np.flatnonzero(starts[1:] - ends[:-1] > _MAX_GAP) + 1
+        bounds = zip([0, *breaks.tolist()], [*breaks.tolist(), len(starts)], strict=True)
+        return [self._fetch_run(key, int(starts[first]), int(ends[last - 1])) for first, last in bounds]
+
+    def _fetch_run(self, key: str, start: int, end: int) -> tuple[int, memoryview]:
         try:
             run = self._source.get_range(key, start, end - start)
         except FileNotFoundError as error:
@@ -328,21 +353,22 @@ class ShardedArray:
             raise StoreError(f"{key}: bytes [{start}, {end}) were asked for, {len(run)} came: truncated; {_ADVICE}")
         return start, memoryview(run)
 
-    def _place(self, key: str, offset: int, frame: memoryview, first: int, piece: NDArray[Any]) -> None:
-        """Decompress one chunk and put its rows from ``first`` on, as many as there are, into ``piece``."""
+    def _place(self, key: str, offset: int, frame: memoryview, corner: tuple[int, int], piece: NDArray[Any]) -> None:
+        """Decompress one chunk and put what lies from ``corner`` on, as much as there is, into ``piece``."""
         layout = self._layout
         try:
             # Whole chunks are decompressed where they belong; those at the borders of the range beside it.
             if piece.shape == layout.chunk and piece.flags.c_contiguous:
-                _decompress(frame, piece)
+                _decompress(frame, piece, layout.compression)
                 return
             chunk = np.empty(layout.chunk, layout.dtype)
-            _decompress(frame, chunk)
+            _decompress(frame, chunk, layout.compression)
         except (RuntimeError, ValueError) as error:
             raise StoreError(
                 f"{key}: the chunk at bytes [{offset}, {offset + len(frame)}) is damaged: {error}; {_ADVICE}"
             ) from error
-        piece[...] = chunk[first : first + piece.shape[0], : piece.shape[1]]
+        top, left = corner
+        piece[...] = chunk[top : top + piece.shape[0], left : left + piece.shape[1]]
 
     def _load_index(self, key: str) -> NDArray[np.int64] | None:
         """Read a shard's index: (row, column, 2) offset and length of each chunk, -1 where there is none."""
@@ -361,7 +387,7 @@ class ShardedArray:
             raise StoreError(
                 f"{key}: its shard index has {layout.index_bytes} bytes, {len(data)} came: truncated; {_ADVICE}"
             )
-        pairs, checksum = data[:-_INDEX_CHECKSUM_BYTES], int.from_bytes(data[-_INDEX_CHECKSUM_BYTES:], "little")
+        pairs, checksum = data[:-_CHECKSUM_BYTES], int.from_bytes(data[-_CHECKSUM_BYTES:], "little")
         if google_crc32c.value(pairs) != checksum:
             raise StoreError(f"{key}: the checksum of its shard index is wrong; {_ADVICE}")
         index = np.frombuffer(pairs, "<i8").astype(np.int64).reshape(*layout.chunks_per_shard, 2)
@@ -421,22 +447,40 @@ def _run_all(tasks: Sequence[Callable[[], None]], threads: Executor) -> None:
         raise
 
 
-# -- zstd frames -------------------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------------------
 
 
-def _decompress(frame: memoryview, out: NDArray[Any]) -> None:
+def _decompress(frame: memoryview, out: NDArray[Any], compression: Literal["zstd", "blosc"]) -> None:
     """Decompress one frame into a C-contiguous array that it must fill; ValueError or RuntimeError if it does not."""
-    announced = _announced_size(frame)
     flat = out.reshape(-1).view(np.uint8)
+    if compression == "zstd":
+        _decompress_zstd(frame, flat)
+    else:
+        _decompress_blosc(frame, flat)
+
+
+def _decompress_blosc(frame: memoryview, out: NDArray[np.uint8]) -> None:
+    """Decompress a blosc frame and the crc32c after it: blosc has no checksum of its own."""
+    data, checksum = bytes(frame[:-_CHECKSUM_BYTES]), int.from_bytes(frame[-_CHECKSUM_BYTES:], "little")
+    if google_crc32c.value(data) != checksum:
+        raise ValueError("its checksum is wrong")
+    announced = int.from_bytes(data[4:8], "little")
+    if announced != out.nbytes:
+        raise ValueError(f"it holds {announced} bytes, a chunk has {out.nbytes}")
+    _blosc.decode(data, out)
+
+
+def _decompress_zstd(frame: memoryview, out: NDArray[np.uint8]) -> None:
+    announced = _announced_size(frame)
     if announced == out.nbytes:
-        _zstd.decode(frame, flat)
+        _zstd.decode(frame, out)
         return
     if announced is not None:
         raise ValueError(f"it holds {announced} bytes, a chunk has {out.nbytes}")
     decoded = _zstd.decode(frame)
     if len(decoded) != out.nbytes:
         raise ValueError(f"it holds {len(decoded)} bytes, a chunk has {out.nbytes}")
-    flat[:] = np.frombuffer(decoded, np.uint8)
+    out[:] = np.frombuffer(decoded, np.uint8)
 
 
 def _announced_size(frame: memoryview) -> int | None:
@@ -499,13 +543,14 @@ def _known_layout(metadata: Mapping[str, Any]) -> _Layout | None:
         index_known = index_codecs == [("bytes", {"endian": "little"}), ("crc32c", {})] and location in ("start", "end")
         if not index_known or any(outer % inner for outer, inner in zip(grid_chunk, chunk, strict=True)):
             return None
-    if not _is_bytes_and_zstd(codecs, dtype.itemsize):
+    compression = _compression(codecs, dtype.itemsize)
+    if compression is None:
         return None
     separator = (keys.get("configuration") or {}).get("separator", "/")
     if separator not in ("/", "."):
         return None
     fill = _parse_fill(metadata["fill_value"], dtype)
-    return _Layout(shape, dtype, fill, chunk, grid_chunk, sharded, index_first, separator)
+    return _Layout(shape, dtype, fill, chunk, grid_chunk, sharded, index_first, separator, compression)
 
 
 def _name_and_configuration(codec: Any) -> tuple[str, dict[str, Any]]:
@@ -520,11 +565,13 @@ def _two_sides(sides: Sequence[int], n_dimensions: int) -> tuple[int, int]:
     return int(sides[0]), int(sides[1]) if n_dimensions == 2 else 1
 
 
-def _is_bytes_and_zstd(codecs: Sequence[tuple[str, Mapping[str, Any]]], itemsize: int) -> bool:
-    if [name for name, _ in codecs] != ["bytes", "zstd"]:
-        return False
-    endian = codecs[0][1].get("endian")
-    return endian == "little" or (endian is None and itemsize == 1)
+def _compression(codecs: Sequence[tuple[str, Mapping[str, Any]]], itemsize: int) -> Literal["zstd", "blosc"] | None:
+    names, endian = [name for name, _ in codecs], codecs[0][1].get("endian")
+    if endian != "little" and not (endian is None and itemsize == 1):
+        return None
+    if names == ["bytes", "zstd"]:
+        return "zstd"
+    return "blosc" if names == ["bytes", "blosc", "crc32c"] else None
 
 
 def _parse_fill(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:

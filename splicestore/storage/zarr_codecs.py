@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import zarr
+from zarr.abc.codec import BytesBytesCodec
 from zarr.abc.store import Store
-from zarr.codecs import ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import WrapperStore
 
 from splicestore.schema import ArraySpec
-
-ZSTD_LEVEL = 3
 
 
 @contextmanager
@@ -33,15 +32,19 @@ def quiet_zarr() -> Iterator[None]:
 def create_array(group: Any, spec: ArraySpec) -> Any:
     """Create one array in a zarr group as its specification says.
 
-    zstd carries its own checksum here: without it a flipped bit decodes to other values without an error.
+    zstd carries its own checksum here, blosc is followed by one: without it a flipped bit decodes to other values without an
+    error.
     """
+    compressors: list[BytesBytesCodec] = [ZstdCodec(level=spec.level, checksum=True)]
+    if spec.shuffled:
+        compressors = [BloscCodec(cname="zstd", clevel=spec.level, shuffle="shuffle"), Crc32cCodec()]
     return group.create_array(
         spec.name,
         shape=spec.shape,
         dtype=spec.dtype,
         chunks=tuple(max(1, c) for c in spec.chunks),
         shards=spec.shards,
-        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+        compressors=compressors,
         fill_value=spec.fill_value,
         dimension_names=spec.dimensions,
         attributes=dict(spec.attributes),

@@ -308,6 +308,25 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(store):
     assert store.root.sizes("") == before
 
 
+def test_a_cost_is_estimated_by_numbers_as_a_dry_run_has_it_for_a_store(store):
+    arguments = ("--samples", str(N_SAMPLES), "--genes", str(N_GENES), "--n-bins", str(N_BINS), "--json")
+    estimated = json.loads(splicestore("normalize", "estimate", *arguments).stdout)
+    dry = ("normalize", "fit", store.url, "x", "--expression", "human", "--no-qc", "--dry-run", "--n-bins", str(N_BINS))
+    planned = json.loads(splicestore(*dry, "--json").stdout)
+    assert estimated["apply"] == planned["apply"]
+    assert estimated["fit"]["tasks"] == planned["fit"]["tasks"]
+    # One sample has no counts: it is binned and not fitted to.
+    assert estimated["fit"]["bytes_read"] - planned["fit"]["bytes_read"] == 4 * N_GENES
+
+
+def test_a_million_samples_are_read_once_for_each_band_of_a_chunk():
+    many = json.loads(splicestore("normalize", "estimate", "--samples", "1000000", "--genes", "67186", "--json").stdout)
+    assert (many["fit"]["tasks"], many["apply"]["tasks"]) == (263, 245)
+    assert many["fit"]["bytes_read"] == 4 * (4 * 1_000_000 * 67_186)
+    assert many["fit"]["peak_bytes"] < 2**30
+    assert many["apply"]["bytes_written"] == 2 * 1_000_000 * 67_186
+
+
 def test_a_narrower_band_is_taken_before_a_fit_is_refused(store):
     least = projected_fit_bytes(N_SAMPLES - 1, 64, N_BINS)
     assert least < projected_fit_bytes(N_SAMPLES - 1, 128, N_BINS)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splicestore.kernels.binning import (
+    _log10_rounded,
     bin_counts,
     edges_of_sorted,
     gather_positive_scores,
@@ -103,6 +104,29 @@ def test_scores_are_the_formula_in_double_precision_rounded_once():
     assert not score_counts(np.zeros((1, 3), np.uint32), np.array([0])).any()
 
 
+@given(power=st.floats(-12, 16), total=st.integers(1, 10**12), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=100)
+def test_scores_of_any_size_are_those_of_the_c_library(power, total, seed):
+    counts = np.random.default_rng(seed).integers(0, min(2**32, max(2, int(10**power * total / 1e7))), (3, 500))
+    expected = np.log10(counts.astype(np.uint32) * (1e7 / total) + 1).astype(np.float32)
+    found = score_counts(counts.astype(np.uint32), np.full(3, total))
+    assert found.tobytes() == expected.tobytes()
+
+
+@given(score=st.floats(2.0**-20, 16, width=32), side=st.sampled_from([-np.inf, np.inf]), steps=st.integers(-3, 3))
+@settings(max_examples=300)
+def test_a_value_between_two_scores_is_rounded_as_the_c_library_has_it(score, side, steps):
+    """Halfway between two float32, and as few doubles beside it as decide: an error of any logarithm would show here."""
+    middle = (np.float64(score) + np.nextafter(np.float32(score), np.float32(side), dtype=np.float32)) / 2
+    value = 10.0**middle
+    for _ in range(abs(steps)):
+        value = np.nextafter(value, np.inf * np.sign(steps))
+    values = np.array([value, 1.0, value, 2.0**40])
+    out = np.empty(4, dtype=np.float32)
+    _log10_rounded(values, np.empty(4), np.empty(4, dtype=np.int32), out)
+    assert out.tobytes() == np.log10(values).astype(np.float32).tobytes()
+
+
 @given(
     values=st.lists(st.integers(0, 12), min_size=1, max_size=60),
     spread=st.booleans(),
@@ -165,6 +189,18 @@ def test_values_are_looked_up_among_any_edges(values, n_inf, n_same, tie_policy,
     found = bin_counts(counts, totals, edges[None], tie_policy)[:, 0]
     expected = 2 + np.searchsorted(edges, scores, side="right" if tie_policy == "max" else "left")
     np.testing.assert_array_equal(found, np.where(scores > 0, expected, 1))
+
+
+@pytest.mark.parametrize("tie_policy", ["max", "min"])
+@pytest.mark.parametrize("n_genes", [1, 15, 16, 17, 50])
+def test_genes_are_binned_apart_however_many_there_are(n_genes, tie_policy):
+    rng = np.random.default_rng(n_genes)
+    counts = rng.negative_binomial(0.4, 0.002, (300, n_genes)).astype(np.uint32)
+    totals = counts.sum(axis=1, dtype=np.int64) + 1
+    edges = fit(counts, totals, 20, tie_policy)
+    scores = score_counts(counts, totals)
+    expected = [rank_bins(column, 20, tie_policy) for column in scores.T.tolist()]
+    assert bin_counts(counts, totals, edges, tie_policy).T.tolist() == expected
 
 
 def test_new_values_beyond_the_fitted_ones():

@@ -17,7 +17,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import Zstd
-from zarr.codecs import BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from splicestore.errors import StoreError
 from splicestore.storage import StoreRoot
@@ -25,6 +25,7 @@ from splicestore.storage.blocks import IndexCache, ShardedArray, read_together
 
 DTYPES = ["uint8", "int32", "int64", "float32", "float16"]
 CHECKED = ZstdCodec(level=3, checksum=True)
+SHUFFLED = [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()]
 
 
 class FolderSource:
@@ -104,14 +105,14 @@ def array_plans(draw):
         "shape": tuple(shape), "chunks": tuple(chunks), "shards": draw(st.sampled_from([tuple(shards), None])),
         "dtype": dtype, "fill": draw(st.sampled_from(fills)), "index_location": draw(st.sampled_from(["end", "start"])),
         "writes": draw(st.lists(bounds, max_size=3)), "reads": draw(st.lists(bounds, min_size=1, max_size=4)),
-        "seed": draw(st.integers(0, 2**32 - 1)),
+        "seed": draw(st.integers(0, 2**32 - 1)), "compressors": draw(st.sampled_from([[CHECKED], SHUFFLED])),
     }  # fmt: skip
 
 
 def write_plan(folder, plan):
     array = write_array(
         folder, plan["shape"], plan["dtype"], chunks=plan["chunks"], shards=plan["shards"], fill=plan["fill"],
-        index_location=plan["index_location"],
+        index_location=plan["index_location"], compressors=plan["compressors"],
     )  # fmt: skip
     rng = np.random.default_rng(plan["seed"])
     for start, end in plan["writes"]:
@@ -131,6 +132,23 @@ def test_rows_are_those_of_zarr_byte_for_byte(plan):
             ours, theirs = blocks.read(start, end), np.asarray(array[start:end])
             assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
             assert ours.tobytes() == theirs.tobytes()
+
+
+@settings(max_examples=50)
+@given(plan=array_plans(), data=st.data())
+def test_boxes_are_those_of_zarr_byte_for_byte(plan, data):
+    with tempfile.TemporaryDirectory() as folder:
+        array = write_plan(folder, plan)
+        blocks = open_blocks(folder)
+        for start, end in plan["reads"]:
+            columns = st.integers(0, plan["shape"][-1])
+            left, right = sorted(data.draw(st.tuples(columns, columns)))
+            if len(plan["shape"]) == 1:
+                with pytest.raises(IndexError, match="has one dimension, so no columns"):
+                    blocks.read(start, end, (left, right))
+                continue
+            ours, theirs = blocks.read(start, end, (left, right)), np.asarray(array[start:end, left:right])
+            assert (ours.shape, ours.tobytes()) == (theirs.shape, theirs.tobytes())
 
 
 @settings(max_examples=40)
@@ -242,6 +260,38 @@ def test_more_columns_than_a_shard_is_wide_are_one_request_per_shard(tmp_path):
     source.requests.clear()
     assert np.array_equal(blocks.read(11, 25), values[11:25])
     assert dict(source.requests) == {("range", f"array/c/0/{j}"): 1 for j in range(3)}
+
+
+@pytest.mark.parametrize("columns", [(-1, 3), (0, 301), (5, 4)])
+def test_columns_beyond_the_array_are_refused(tmp_path, columns):
+    write_array(tmp_path, (64, 300), "float32", chunks=(8, 128))
+    with pytest.raises(IndexError, match=r"columns \[.*\) do not lie in \[0, 300\)"):
+        open_blocks(tmp_path).read(0, 10, columns)
+
+
+@pytest.mark.parametrize("compressors", [[CHECKED], SHUFFLED], ids=["zstd", "blosc"])
+def test_a_box_reads_its_own_chunks_alone_and_neighbours_together(tmp_path, compressors):
+    """Chunks of noise, each longer than what is read along; zarr lays them in a shard along a Z."""
+    values = np.random.default_rng(5).integers(0, 2**32, (512, 512)).astype(np.uint32)
+    options = {"chunks": (128, 256), "shards": (512, 512), "compressors": compressors}
+    write_array(tmp_path, values.shape, "uint32", **options)[:] = values
+    n_bytes = []
+
+    class Measuring(FolderSource):
+        def get_range(self, key, start, length):
+            n_bytes.append(length)
+            return super().get_range(key, start, length)
+
+    blocks = open_blocks(tmp_path, Measuring(tmp_path))
+    stored = (tmp_path / "array/c/0/0").stat().st_size
+    assert np.array_equal(blocks.read(0, 512, (0, 512)), values)
+    assert (len(n_bytes), sum(n_bytes)) == (1, stored - 8 * 16 - 4)
+    whole = n_bytes.pop()
+    for left in (0, 256):
+        assert np.array_equal(blocks.read(0, 512, (left, left + 256)), values[:, left : left + 256])
+        assert np.array_equal(blocks.read(130, 140, (left + 3, left + 5)), values[130:140, left + 3 : left + 5])
+    assert sum(n_bytes) == whole + 2 * whole // 8
+    assert len(n_bytes) <= 2 * (4 + 1)
 
 
 def test_store_root_is_a_source(sequence):
@@ -410,12 +460,14 @@ def read_or_refuse(folder, n_rows):
     return None
 
 
+@pytest.mark.parametrize("compressors", [[CHECKED], SHUFFLED], ids=["zstd", "blosc"])
 @pytest.mark.parametrize("sharded", ["end", "start", None])
-def test_a_flipped_bit_in_any_byte_is_refused_or_changes_nothing(tmp_path, sharded):
+def test_a_flipped_bit_in_any_byte_is_refused_or_changes_nothing(tmp_path, sharded, compressors):
     rng = np.random.default_rng(11)
     values = rng.integers(0, 4, 300).astype(np.uint8)
     chunks, shards = ((16,), (320,)) if sharded else ((320,), None)
-    write_array(tmp_path, (300,), chunks=chunks, shards=shards, fill=4, index_location=sharded or "end")[:] = values
+    options = {"index_location": sharded or "end", "compressors": compressors}
+    write_array(tmp_path, (300,), chunks=chunks, shards=shards, fill=4, **options)[:] = values
     target = tmp_path / "array/c/0"
     good = target.read_bytes()
     refused = 0
@@ -510,6 +562,7 @@ OTHERS = {
     "gzip": {"compressors": [GzipCodec()]},
     "uncompressed": {"compressors": None},
     "checksum-after-zstd": {"compressors": [CHECKED, Crc32cCodec()]},
+    "blosc-unchecked": {"compressors": SHUFFLED[:1]},
     "big-endian": {"serializer": BytesCodec(endian="big")},
     "transposed": {"filters": [TransposeCodec(order=(1, 0))]},
     "v2-keys": {"chunk_key_encoding": {"name": "v2", "separator": "."}},
