@@ -16,12 +16,12 @@ from splicestore.normalize.histogram import projected_histogram_bytes
 from splicestore.normalize.scaled import projected_scaled_bytes
 from splicestore.normalize.scaling import Method, ScalingOptions, block_rows, projected_scaling_bytes
 
-DECODE_S = 14e-9
+DECODE_S = 8e-9
 """CPU-seconds to read and decompress a count."""
-FIT_S = 18e-9
+FIT_S = 21e-9
 """To score it, sort it and cut, and to write the edges."""
-APPLY_S = 30e-9
-"""To score it, look it up and compress its bin. All measured at 10,000 samples of 20,000 genes on two busy cores, and rounded up."""
+APPLY_S = 47e-9
+"""To score it, look it up and compress its bin. All measured at 50,000 samples of 20,000 genes on two busy cores."""
 
 
 HISTOGRAM_VALUES_PER_CPU_S = 15e6
