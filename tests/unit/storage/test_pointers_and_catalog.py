@@ -118,7 +118,9 @@ def test_entering_names_one_by_one_is_listing_them_all(moves):
 
 
 def test_an_empty_store_has_an_empty_catalogue():
-    kinds = ("genomes", "splits", "predictions", "expression", "sample_splits", "normalized", "bins", "tokens", "usage")
+    kinds = (
+        "genomes", "splits", "predictions", "expression", "sample_splits", "normalized", "bins", "scaled", "tokens", "usage"
+    )  # fmt: skip
     assert read_catalog(fresh()) == {"format": 1, **{kind: {} for kind in kinds}}
     assert pointer_names(fresh(), "usage/nobody") == []
 
