@@ -13,7 +13,7 @@ class SampleBatch(RowBatch[Array]):
     """Samples stacked for one step. B samples, G genes."""
 
     values: Array
-    """(B, G) uint16 bins (0 missing, 1 zero) or uint32 counts, as the stream's layer has them."""
+    """(B, G) uint16 bins (0 missing, 1 zero), float32 scaled values (NaN missing) or uint32 counts, as the stream's layer has them."""
     sample_row: Array
     """(B,) int64, row in the matrix; -1 for rows repeated to fill the last batches."""
 

@@ -28,7 +28,8 @@ from splicestore.stream.source import BatchSource
 from splicestore.stream.statistics import StreamStatistics
 from splicestore.stream.token_view import TokenView, Vocabulary
 
-LAYERS = ("bins", "counts")
+LAYERS = {"bins": "bins", "counts": "expression", "scaled": "scaled"}
+"""Layers, and what a store calls them."""
 ALL_SAMPLES = "all"
 
 
@@ -43,6 +44,11 @@ class SampleStore(Protocol):
     @property
     def expression(self) -> Mapping[str, Any]:
         """Counts by name."""
+        ...
+
+    @property
+    def scaled(self) -> Mapping[str, Any]:
+        """Scaled values by name."""
         ...
 
     @property
@@ -69,9 +75,10 @@ class SampleBatches(BatchSource):
     store
         From ``open_store``.
     name
-        Name of bins (or of counts, see ``layer``). Its generation is held from now on.
+        Name of bins (or of what ``layer`` says). Its generation is held from now on.
     layer
-        ``bins`` or ``counts``. Counts lie in tiles of 1,024 samples, bins in rows of 64: stream bins.
+        ``bins``, ``scaled`` (values of cpm, log1p, quantile, tmm) or ``counts``. Counts lie in tiles of 1,024 samples, the others
+        in rows of 64: stream those.
     split
         Name of a split of the samples of the same counts; None: all samples.
     subset
@@ -240,7 +247,7 @@ def _digest(values: Int64) -> str:
 def _matrix(store: SampleStore, name: str, layer: str) -> MatrixSource:
     if layer not in LAYERS:
         raise ConfigError(f"layer must be one of {', '.join(LAYERS)}, got {layer!r}")
-    matrix: MatrixSource = (store.bins if layer == "bins" else store.expression)[name]
+    matrix: MatrixSource = getattr(store, LAYERS[layer])[name]
     return matrix
 
 

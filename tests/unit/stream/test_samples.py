@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 import splicestore as ss
 from splicestore.errors import ConfigError, PlanError, SplitError, StateError
-from splicestore.normalize import ApplyOptions, FitOptions, apply_edges, fit_edges
+from splicestore.normalize import (
+    ApplyOptions,
+    FitOptions,
+    ScalingOptions,
+    apply_edges,
+    apply_scaling,
+    fit_edges,
+    fit_scaling,
+)
 from splicestore.normalize.quality import SampleQuality
 from splicestore.split.samples import SampleSplitOptions, split_samples
 from splicestore.stream import SampleBatches, TokenView
@@ -126,6 +134,17 @@ def test_genes_come_in_the_order_asked_for_and_counts_are_counts(store, bins):
     assert stream.gene_ids == tuple(store.expression["x"].gene_ids)
 
 
+def test_scaled_values_are_streamed_too(tmp_path):
+    store = make_sample_store(tmp_path, random_counts(4, 130, 6) + (np.arange(130) != 7).astype(np.uint32)[:, None])
+    fit_scaling(store, "l", "x", ScalingOptions("log1p", quality=SampleQuality.none()))
+    apply_scaling(ss.open_store(store.url), "l", "l")
+    opened = ss.open_store(store.url)
+    values = opened.scaled["l"].read(slice(None))
+    for batch in SampleBatches(opened, "l", layer="scaled", split="s", batch_size=32):
+        np.testing.assert_array_equal(batch.values, values[batch.sample_row])
+        assert batch.values.dtype == np.float32
+
+
 def test_chosen_samples_are_the_only_ones(store):
     wanted = ["S5", "S699", "S64"]
     stream = SampleBatches(store, "b", samples=wanted, batch_size=8)
@@ -194,7 +213,7 @@ def test_a_state_of_another_stream_is_refused_by_field(store, changed, field):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"layer": "logs"}, ConfigError, "layer must be one of bins, counts, got 'logs'"),
+        ({"layer": "logs"}, ConfigError, "layer must be one of bins, counts, scaled, got 'logs'"),
         ({"split": "s", "subset": "excluded"}, ConfigError, "subset must be one of train, val, test"),
         ({"genes": ["G1", "G99"]}, ConfigError, "has no gene 'G99'.*G9"),
         ({"genes": ["G1", "G1"]}, ConfigError, "gene 'G1' is asked for twice"),
