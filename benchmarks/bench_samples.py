@@ -163,7 +163,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__)
     quick = arguments.quick
     with scratch_folder() as scratch:
-        n_samples, n_genes = (600, 500) if quick else (8_000, 20_000)
+        n_samples, n_genes = (600, 500) if quick else (10_000, 20_000)
         case = bench(arguments.cache, scratch, n_samples, n_genes, rounds=1 if quick else 7)
     report("samples", [case], record=not quick)
 
