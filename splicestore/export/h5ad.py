@@ -6,7 +6,7 @@ The layout is AnnData's on-disk format (anndata.readthedocs.io, "On-disk format"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from splicestore.export.matrix import SUBSET_COLUMN, MatrixOptions, MatrixPart, 
 from splicestore.schema import SUBSET_NAMES
 from splicestore.storage.outputs import output_file
 from splicestore.store import Store
+from splicestore.tasks import Progress
 
 _CHUNK_VALUES = 262_144
 _CHUNK_ROWS = 64
 _COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 """The filter that every HDF5 library has; higher levels take several times as long for a few per cent."""
-Progress = Callable[[str, int, int], None]
 
 
 def export_h5ad(

@@ -7,7 +7,7 @@ table of the genes in the order of the lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ from splicestore.export.matrix import MatrixOptions, MatrixPart, MatrixReport, c
 from splicestore.schema import SUBSET_NAMES
 from splicestore.storage.outputs import OutputFolder, output_folder
 from splicestore.store import Store
+from splicestore.tasks import Progress
 
 FILE_BYTES = 512 * 1024 * 1024
 """Values of one file, decoded: readers share a data set among workers by files."""
 _COMPRESSION = "zstd(3)"
 _TYPES = {"i": "int64", "u": "uint64", "f": "float64", "b": "bool"}
-Progress = Callable[[str, int, int], None]
 
 
 def export_parquet(

@@ -99,7 +99,9 @@ def apply_edges(
     refuse_oversized(f"normalize {name}", projected, options)
     job = Job(
         path=f"bins/{name}",
-        publication=lambda: _publication(store, name, fitted, counts, genes.wanted, options),
+        publication=lambda: matrix_publication(
+            store, f"bins/{name}", _bins_spec(genes), genes, options, encoder=BINS_ENCODER
+        ),
         tasks=lambda publication: _rows_tasks(publication, fitted, counts, genes.wanted, genes.gene_of[genes.wanted]),
         run=_bin_rows,
         tables=lambda _: table_columns(fitted, counts, genes.wanted),
@@ -255,38 +257,67 @@ def table_columns(fitted: Normalized, counts: Expression, wanted: NDArray[np.int
     ]
 
 
-def _publication(
-    store: Store, name: str, fitted: Normalized, counts: Expression, wanted: NDArray[np.int64], options: ApplyOptions
+def _bins_spec(genes: FoundGenes) -> ArraySpec:
+    n_samples, n_genes = genes.counts.n_samples, len(genes.wanted)
+    unit = (_shard_height(n_samples), n_genes)
+    return ArraySpec(
+        "bins",
+        (n_samples, n_genes),
+        ("sample", "gene"),
+        "uint16",
+        (BINS_CHUNK_SAMPLES, n_genes),
+        unit,
+        level=BINS_LEVEL,
+    )
+
+
+def matrix_publication(
+    store: Store,
+    path: str,
+    values: ArraySpec,
+    genes: FoundGenes,
+    options: ApplyOptions,
+    *,
+    encoder: int,
+    **attributes: Any,
 ) -> Publication:
-    shape = (counts.n_samples, len(wanted))
-    unit = (_shard_height(counts.n_samples), len(wanted))
+    """Prepare the generation of a matrix that a normalisation makes of counts; it pins both.
+
+    Parameters
+    ----------
+    path
+        ``<kind>/<name>``.
+    values
+        The (sample, gene) matrix, in shards.
+    attributes
+        Of the group, beside options, pins and sizes.
+    """
+    fitted, counts = genes.fitted, genes.counts
     plan = Plan(
-        kind="bins",
-        encoder=BINS_ENCODER,
+        kind=path.split("/")[0],
+        encoder=encoder,
         inputs=(),
         parents={
             f"expression/{counts.name}": counts.generation,
             f"normalized/{fitted.name}": fitted.generation,
         },
         options={"all_genes": options.all_genes},
-        chunking={"bins": [BINS_CHUNK_SAMPLES, *unit]},
-    )
-    bins = ArraySpec(
-        "bins", shape, ("sample", "gene"), "uint16", (BINS_CHUNK_SAMPLES, len(wanted)), unit, level=BINS_LEVEL
+        chunking={values.name: [values.chunks[0], *values.write_unit]},
     )
     return Publication(
         root=store.root,
-        path=f"bins/{name}",
+        path=path,
         plan=plan,
-        specs=[bins, *(column.spec() for column in table_columns(fitted, counts, wanted))],
+        specs=[values, *(column.spec() for column in table_columns(fitted, counts, genes.wanted))],
         attributes={
             "options": plan.document()["options"],
+            **attributes,
             "pins": {
                 "expression": {counts.name: counts.generation},
                 "normalized": {fitted.name: fitted.generation},
             },
-            "n_samples": shape[0],
-            "n_genes": shape[1],
+            "n_samples": values.shape[0],
+            "n_genes": values.shape[1],
         },
         provenance={"versions": {"splicestore": version("splicestore"), "numpy": np.__version__}},
     )

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splicestore.expression import Expression
 from splicestore.memory import INTERPRETER_BYTES, observed_peak_bytes
-from splicestore.normalize.apply import ApplyOptions, ApplyReport, FoundGenes, find_genes, table_columns
+from splicestore.normalize.apply import (
+    ApplyOptions,
+    ApplyReport,
+    FoundGenes,
+    find_genes,
+    matrix_publication,
+    table_columns,
+)
 from splicestore.normalize.scalers import arrange_genes, scale_samples, scaler_of
 from splicestore.normalize.scaling import block_rows
 from splicestore.normalized import Normalized
-from splicestore.schema import ArraySpec, Plan, check_name
+from splicestore.schema import ArraySpec, check_name
 from splicestore.storage import PartitionPlace, Publication
 from splicestore.store import Store
 from splicestore.tasks import Job, Progress, publish_in_tasks, refuse_oversized
@@ -60,7 +66,15 @@ def apply_scaling(
     refuse_oversized(f"normalize {name}", projected, options)
     job = Job(
         path=f"scaled/{name}",
-        publication=lambda: _publication(store, name, genes, options),
+        publication=lambda: matrix_publication(
+            store,
+            f"scaled/{name}",
+            _values_spec(genes),
+            genes,
+            options,
+            encoder=SCALED_ENCODER,
+            method=genes.fitted.method,
+        ),
         tasks=lambda publication: _tasks(publication, genes),
         run=_scale_rows,
         tables=lambda _: table_columns(genes.fitted, genes.counts, genes.wanted),
@@ -117,37 +131,15 @@ def _scale_rows(task: _RowsTask) -> int:
     return observed_peak_bytes()
 
 
-def _publication(store: Store, name: str, genes: FoundGenes, options: ApplyOptions) -> Publication:
-    fitted, counts, shape = genes.fitted, genes.counts, (genes.counts.n_samples, len(genes.wanted))
-    unit = (_height(genes), shape[1])
-    plan = Plan(
-        kind="scaled",
-        encoder=SCALED_ENCODER,
-        inputs=(),
-        parents={
-            f"expression/{counts.name}": counts.generation,
-            f"normalized/{fitted.name}": fitted.generation,
-        },
-        options={"all_genes": options.all_genes},
-        chunking={"values": [SCALED_CHUNK_SAMPLES, *unit]},
-    )
-    values = ArraySpec(
-        "values", shape, ("sample", "gene"), "float32", (SCALED_CHUNK_SAMPLES, shape[1]), unit, float("nan")
-    )
-    return Publication(
-        root=store.root,
-        path=f"scaled/{name}",
-        plan=plan,
-        specs=[values, *(column.spec() for column in table_columns(fitted, counts, genes.wanted))],
-        attributes={
-            "options": plan.document()["options"],
-            "method": fitted.method,
-            "pins": {
-                "expression": {counts.name: counts.generation},
-                "normalized": {fitted.name: fitted.generation},
-            },
-            "n_samples": shape[0],
-            "n_genes": shape[1],
-        },
-        provenance={"versions": {"splicestore": version("splicestore"), "numpy": np.__version__}},
+def _values_spec(genes: FoundGenes) -> ArraySpec:
+    n_samples, n_genes = genes.counts.n_samples, len(genes.wanted)
+    unit = (_height(genes), n_genes)
+    return ArraySpec(
+        "values",
+        (n_samples, n_genes),
+        ("sample", "gene"),
+        "float32",
+        (SCALED_CHUNK_SAMPLES, n_genes),
+        unit,
+        float("nan"),
     )
